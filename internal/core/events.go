@@ -1,0 +1,110 @@
+package core
+
+import "github.com/f72e338e/supervisord/internal/proto"
+
+// OpID names a command that somebody waits for; the shell chooses it. 0 = nobody.
+type OpID uint64
+
+// Event is something that happened.
+type Event interface{ event() }
+
+// Events of commands and configuration.
+type (
+	// Configured brings a configuration: the first, a reload, or a restart.
+	Configured struct {
+		Op     OpID
+		Kind   string // "start", "reload", "restart": for people
+		Config Config
+		Force  []string // pools to replace even if nothing changed
+	}
+	// ScaleAsked sets how many workers a pool has.
+	ScaleAsked struct {
+		Op   OpID
+		Pool string
+		N    int
+	}
+	// StopAsked ends everything: gracefully, or fast (the stop signal at once).
+	StopAsked struct {
+		Op   OpID
+		Fast bool
+		Code int // exit code of the master
+	}
+	// CountsAsked gathers connection counts, of one pool or ("") of all.
+	CountsAsked struct {
+		Op        OpID
+		Pool      string
+		TimeoutMS int64
+	}
+	// Tick means that NextDeadline has come.
+	Tick struct{}
+)
+
+// Events of workers.
+type (
+	// Spawned means that the process exists.
+	Spawned struct {
+		Worker proto.WorkerID
+		PID    int
+	}
+	// SpawnFailed means that there is no process.
+	SpawnFailed struct {
+		Worker proto.WorkerID
+		Cause  string
+	}
+	// StageFailed means that the process could not become the command; its exit follows.
+	StageFailed struct {
+		Worker proto.WorkerID
+		Cause  string
+	}
+	// Exited means that the process is gone and reaped, and its link was read to the end.
+	Exited struct {
+		Worker proto.WorkerID
+		Exit   Exit
+	}
+	// Received is a message of the worker.
+	Received struct {
+		Worker   proto.WorkerID
+		Envelope proto.Envelope
+	}
+	// LinkClosed means that the worker's end of the link is closed.
+	LinkClosed struct{ Worker proto.WorkerID }
+	// LinkFull means that the worker does not read what it is sent.
+	LinkFull struct{ Worker proto.WorkerID }
+)
+
+// Events of handles.
+type (
+	// BoundHandle answers Bind.
+	BoundHandle struct {
+		Handle proto.HandleID
+		Bound  proto.Bound
+	}
+	// BindFailed answers Bind.
+	BindFailed struct {
+		Handle proto.HandleID
+		Error  proto.Error
+	}
+)
+
+// Exit says how a process ended.
+type Exit struct {
+	Known  bool   `json:"known"`            // false: it was no child, and nobody could tell
+	Code   int    `json:"code"`             // when Signal is empty
+	Signal string `json:"signal,omitempty"` // "SIGKILL"
+	Core   bool   `json:"core,omitempty"`
+}
+
+func (Configured) event()  {}
+func (ScaleAsked) event()  {}
+func (StopAsked) event()   {}
+func (CountsAsked) event() {}
+func (Tick) event()        {}
+func (Spawned) event()     {}
+func (SpawnFailed) event() {}
+func (StageFailed) event() {}
+func (Exited) event()      {}
+func (Received) event()    {}
+func (LinkClosed) event()  {}
+func (LinkFull) event()    {}
+func (BoundHandle) event() {}
+func (BindFailed) event()  {}

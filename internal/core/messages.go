@@ -1,0 +1,134 @@
+package core
+
+import (
+	"slices"
+
+	"github.com/f72e338e/supervisord/internal/proto"
+)
+
+// received handles one message of a worker. Messages that only the master sends,
+// and requests that make no sense now, get an error answer and change nothing.
+func (c *Core) received(w *Worker, e proto.Envelope) {
+	c.touch(workerRef(w))
+	if hello, ok := e.Body.(proto.Hello); ok {
+		c.hello(w, e.ID, hello)
+		return
+	}
+	if !w.Greeted {
+		c.answerError(w, e.ID, proto.CodeState, "say hello first")
+		return
+	}
+	switch m := e.Body.(type) {
+	case proto.Listen:
+		if w.State != Starting && w.State != Ready {
+			c.answerError(w, e.ID, proto.CodeState, "a worker that drains cannot listen")
+			return
+		}
+		c.listen(w, e.ID, m)
+	case proto.Close:
+		if h := c.handles[m.Handle]; h != nil && slices.Contains(w.Holds, h.ID) {
+			c.dropHold(w, h)
+		}
+	case proto.Ready:
+		c.life(w, evReady, input{})
+	case proto.Draining:
+		c.life(w, evDraining, input{cause: m.Reason})
+	case proto.Status:
+		w.Text = clip(m.Text, 200)
+		ch := w.of(WhatWorkerStatus)
+		ch.Cause = w.Text
+		c.changed(ch)
+	case proto.Heartbeat, proto.Pong, proto.Error:
+		// A sign of life; nothing to decide yet.
+	case proto.Counts:
+		c.counted(w, e.Re, m)
+	case proto.Connections:
+		c.connections(w, e.ID, m)
+	default:
+		c.answerError(w, e.ID, proto.CodeUnknownMessage, "the master does not take "+e.Body.Type())
+	}
+}
+
+// hello greets a new worker; said again, after a new master's welcome, it tells
+// what the worker holds, which then counts.
+func (c *Core) hello(w *Worker, id uint64, m proto.Hello) {
+	if !slices.ContainsFunc(m.Versions, func(v int) bool { return v >= proto.MinVersion && v <= proto.Version }) {
+		c.answerError(w, id, proto.CodeVersion, "this master speaks protocol version 1")
+		return
+	}
+	again := w.Greeted
+	w.Greeted = true
+	if again && m.Epoch == c.m.Epoch {
+		c.reconcile(w, m)
+	}
+	p := c.pools[w.Pool]
+	g := p.generation(w.Gen)
+	welcome := proto.Welcome{Version: proto.Version, Epoch: c.m.Epoch, Pool: w.Pool, Slot: w.Slot, Worker: w.ID, Generation: w.Gen}
+	for _, hid := range g.Handles {
+		if h := c.handles[hid]; h != nil {
+			welcome.Listeners = append(welcome.Listeners, proto.Endpoint{Name: h.Key.Name, Network: h.Key.Network, Address: h.Bound.Address})
+		}
+	}
+	if !again || m.Epoch != c.m.Epoch {
+		c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: id, Body: welcome}})
+	}
+	if m.Counts != nil {
+		c.counted(w, 0, *m.Counts)
+	}
+}
+
+// reconcile takes the worker's word for its state and for what it holds, as far
+// as it may hold it.
+func (c *Core) reconcile(w *Worker, m proto.Hello) {
+	for _, id := range slices.Clone(w.Holds) {
+		if h := c.handles[id]; h != nil && !slices.Contains(m.Holds, id) {
+			c.dropHold(w, h)
+		}
+	}
+	for _, id := range m.Holds {
+		if h := c.handles[id]; h != nil && h.State == HandleOpen && c.mayHold(w, h, h.Owner != "") == nil {
+			w.Holds = append(w.Holds, id)
+			h.Holders++
+			h.Linger = 0
+			c.touch(handleRef(h))
+		}
+	}
+	switch m.State {
+	case proto.StateReady:
+		c.life(w, evReady, input{})
+	case proto.StateDraining:
+		c.life(w, evDraining, input{cause: "found draining"})
+	}
+}
+
+// listeningMakesReady: with ready = "listening" a worker is ready when it holds
+// every listener of its pool, or any handle where the pool has none.
+func (c *Core) listeningMakesReady(w *Worker) {
+	g := c.pools[w.Pool].generation(w.Gen)
+	if g.Spec.Ready != ReadyListening {
+		return
+	}
+	for _, id := range g.Handles {
+		if !slices.Contains(w.Holds, id) {
+			return
+		}
+	}
+	c.life(w, evReady, input{})
+}
+
+func (c *Core) answerError(w *Worker, re uint64, code, message string) {
+	ch := w.of(WhatWorkerRefused)
+	ch.Cause = message
+	c.changed(ch)
+	if re != 0 {
+		c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: re, Body: proto.Error{Code: code, Message: message}}})
+	}
+}
+
+// clip bounds a text that a worker chose.
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}
