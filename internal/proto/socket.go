@@ -86,7 +86,9 @@ type Key struct {
 
 // Place is the part of a Key that two requests must not both have unless they
 // share: network family, address, port and index.
-func (k Key) Place() Key { return Key{Network: k.Network, Address: k.Address, Port: k.Port, Index: k.Index} }
+func (k Key) Place() Key {
+	return Key{Network: k.Network, Address: k.Address, Port: k.Port, Index: k.Index}
+}
 
 // String formats the key for humans: "tcp 127.0.0.1:80", "tcp *:80",
 // "tcp 127.0.0.1:0#1", "unix /run/a.sock (exclusive to web/0)".
