@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,8 @@ type Conn struct {
 		Write(func(uintptr) bool) error
 		Control(func(uintptr)) error
 	}
-	oob sync.Pool
+	oob    sync.Pool
+	closed atomic.Bool // the runtime's error for a file that is being closed has no exported name
 }
 
 // Pair returns both ends of a new SOCK_SEQPACKET socket pair (socketpair(2)).
@@ -73,13 +75,19 @@ func NewConn(f *File) (*Conn, error) {
 	return c, nil
 }
 
-// Detach ends the Conn and gives its descriptor away, still non-blocking. It is
-// for a new Conn that no goroutine uses yet, on its way to another process.
+// Detach ends the Conn and gives its descriptor away, blocking again, as a program
+// expects what it inherits. It is for a new Conn that no goroutine uses yet, on its
+// way to another process.
 func (c *Conn) Detach() (*File, error) {
 	var n int
 	var err error
-	if cerr := c.raw.Control(func(fd uintptr) { n, err = dupFd(int(fd)) }); cerr != nil {
-		return nil, mapClosed(cerr)
+	cerr := c.raw.Control(func(fd uintptr) {
+		if n, err = dupFd(int(fd)); err == nil {
+			err = unix.SetNonblock(n, false)
+		}
+	})
+	if cerr != nil {
+		return nil, c.mapClosed(cerr)
 	}
 	if err != nil {
 		return nil, err
@@ -88,12 +96,15 @@ func (c *Conn) Detach() (*File, error) {
 }
 
 // Close closes the socket and wakes every Send and Recv, which return ErrClosed.
-func (c *Conn) Close() error { return mapClosed(c.file.Close()) }
+func (c *Conn) Close() error {
+	c.closed.Store(true)
+	return c.mapClosed(c.file.Close())
+}
 
 // SetWriteDeadline bounds every Send that is waiting or still to come. The zero
 // time means no bound. A Send that runs out of time returns os.ErrDeadlineExceeded
 // and has sent nothing.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return mapClosed(c.file.SetWriteDeadline(t)) }
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.mapClosed(c.file.SetWriteDeadline(t)) }
 
 // Send sends one packet with the given files, which it borrows. It blocks while
 // the peer's buffer is full. Errors: ErrTooLarge, ErrTooManyFiles, ErrClosed,
@@ -109,7 +120,7 @@ func (c *Conn) Send(data []byte, files ...*File) error {
 		serr = sendPacket(int(fd), data, oob)
 		return serr != unix.EAGAIN
 	})
-	return sendResult(err, serr)
+	return c.sendResult(err, serr)
 }
 
 // TrySend is Send that does not wait: when the peer's buffer is full it returns
@@ -121,12 +132,12 @@ func (c *Conn) TrySend(data []byte, files ...*File) error {
 	}
 	var serr error
 	err = c.raw.Control(func(fd uintptr) { serr = sendPacket(int(fd), data, oob) })
-	return sendResult(err, serr)
+	return c.sendResult(err, serr)
 }
 
-func sendResult(err, serr error) error {
+func (c *Conn) sendResult(err, serr error) error {
 	if err != nil {
-		return mapClosed(err)
+		return c.mapClosed(err)
 	}
 	if serr != nil {
 		return os.NewSyscallError("sendmsg", serr)
@@ -187,7 +198,7 @@ func (c *Conn) Recv(buf []byte, maxFiles int) (n int, files []*File, err error) 
 		return rerr != unix.EAGAIN
 	})
 	if err != nil {
-		return 0, nil, mapClosed(err)
+		return 0, nil, c.mapClosed(err)
 	}
 	if rerr != nil {
 		return 0, nil, os.NewSyscallError("recvmsg", rerr)
@@ -234,8 +245,8 @@ func received(oob []byte) []*File {
 	return files
 }
 
-func mapClosed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
+func (c *Conn) mapClosed(err error) error {
+	if err != nil && (c.closed.Load() || errors.Is(err, os.ErrClosed)) {
 		return ErrClosed
 	}
 	return err

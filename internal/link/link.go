@@ -8,7 +8,10 @@
 package link
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/proto"
@@ -40,13 +43,23 @@ func (c *Conn) Send(e proto.Envelope, files ...*fdpass.File) error {
 //
 // When the message broke the protocol but the link goes on, [IsProtocol] holds
 // for the error, no file is returned, and the Envelope has the sender's ID if it
-// could be read. io.EOF means the peer is gone. Other errors: those of
-// fdpass.Conn.Recv.
+// could be read; with fdpass.ErrFilesLost it is whole, so that the request which
+// the lost files answered can be failed. io.EOF means the peer is gone. Other
+// errors: those of fdpass.Conn.Recv.
 func (c *Conn) Recv() (proto.Envelope, []*fdpass.File, error) {
 	if c.buf == nil {
 		c.buf = make([]byte, proto.MaxMessage)
 	}
 	n, files, err := c.c.Recv(c.buf, c.maxFiles)
+	if errors.Is(err, fdpass.ErrFilesLost) {
+		// The length is lost with the files, but a JSON value ends by itself.
+		var first json.RawMessage
+		if json.NewDecoder(bytes.NewReader(c.buf)).Decode(&first) == nil {
+			if e, derr := proto.Decode(first); derr == nil {
+				return e, nil, err
+			}
+		}
+	}
 	if err != nil {
 		return proto.Envelope{}, nil, err
 	}
@@ -57,6 +70,9 @@ func (c *Conn) Recv() (proto.Envelope, []*fdpass.File, error) {
 	}
 	return e, files, nil
 }
+
+// SetWriteDeadline bounds every Send, as that of fdpass.Conn does.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.c.SetWriteDeadline(t) }
 
 // Close closes the link; a Send or Recv under way returns fdpass.ErrClosed.
 func (c *Conn) Close() error { return c.c.Close() }

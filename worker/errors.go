@@ -1,0 +1,63 @@
+package worker
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+
+	"github.com/f72e338e/supervisord/internal/proto"
+)
+
+var (
+	// ErrLost means that the link ended and no supervisor will come back to it:
+	// the worker drains. What it listens on goes on working.
+	ErrLost = errors.New("worker: the supervisor is gone")
+	// ErrClosed means that the Worker was closed.
+	ErrClosed = errors.New("worker: closed")
+	// ErrDraining means that the worker drains: it cannot become ready again.
+	ErrDraining = errors.New("worker: draining")
+	// ErrStandAlone means that only a supervisor could do what was asked for.
+	ErrStandAlone = errors.New("worker: not supervised")
+	// ErrDeadline means that a drain ended with connections still open.
+	ErrDeadline = errors.New("worker: drain deadline passed")
+)
+
+// Error is a request that the supervisor refused. It unwraps to the errno when
+// there is one: errors.Is(err, syscall.EADDRINUSE).
+type Error struct {
+	Op      string // "listen", "connections"
+	Network string
+	Address string // as asked for, or the name of a configured listener
+	Code    string // an errno's name or one of the codes of docs/protocol.md
+	Errno   syscall.Errno
+	Message string // the supervisor's own words
+}
+
+// Error returns the supervisor's words, which name the address and the cause.
+func (e *Error) Error() string {
+	if e.Message != "" {
+		return e.Message
+	}
+	return strings.Join(strings.Fields("cannot "+e.Op+" "+e.Network+" "+e.Address), " ") + ": " + e.Code
+}
+
+// Unwrap returns the errno, or nil.
+func (e *Error) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
+
+func refusal(body proto.Message, m proto.Error) *Error {
+	e := &Error{Op: body.Type(), Code: m.Code, Errno: syscall.Errno(m.Errno), Message: m.Message}
+	if l, ok := body.(proto.Listen); ok {
+		e.Network, e.Address = l.Network, l.Address
+		if l.Name != "" {
+			e.Address = l.Name
+		} else if !proto.IsUnix(l.Network) {
+			e.Address = proto.HostPort(l.Address, l.Port)
+		}
+	}
+	return e
+}

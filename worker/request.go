@@ -1,0 +1,173 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/f72e338e/supervisord/fdpass"
+	"github.com/f72e338e/supervisord/internal/proto"
+)
+
+// request is a question that the supervisor has not answered yet. It is asked
+// again, with the same id, when a new master takes over.
+type request struct {
+	body   proto.Message
+	answer chan answer // capacity 1
+}
+
+type answer struct {
+	body proto.Message
+	file *fdpass.File // of a grant; owned by whoever takes the answer
+	err  error
+}
+
+// ask sends a request and waits for its answer. Errors: *Error, ErrLost,
+// ErrClosed, ctx's.
+func (w *Worker) ask(ctx context.Context, body proto.Message) (answer, error) {
+	w.mu.Lock()
+	if err := w.usable(); err != nil {
+		w.mu.Unlock()
+		return answer{}, err
+	}
+	w.lastID++
+	id, r := w.lastID, &request{body: body, answer: make(chan answer, 1)}
+	w.pending[id] = r
+	w.push(outgoing{e: proto.Envelope{ID: id, Body: body}})
+	w.mu.Unlock()
+	select {
+	case a := <-r.answer:
+		return a, a.err
+	case <-ctx.Done():
+		w.abandon(id, r)
+		return answer{}, fmt.Errorf("worker: %s: no answer from the supervisor: %w", body.Type(), ctx.Err())
+	}
+}
+
+// abandon forgets a request. What is granted to it all the same is given back.
+func (w *Worker) abandon(id uint64, r *request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.pending[id] == r {
+		delete(w.pending, id)
+		for i := range w.queue {
+			if w.queue[i].e.ID == id {
+				w.queue = append(w.queue[:i:i], w.queue[i+1:]...)
+				break
+			}
+		}
+		return
+	}
+	if a := <-r.answer; a.file != nil {
+		_ = a.file.Close()
+		w.release(a.body.(proto.Grant).Handle)
+	}
+}
+
+// answer hands an answer to whoever asked; without one it is dropped.
+func (w *Worker) answer(re uint64, a answer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.pending[re]; r != nil {
+		delete(w.pending, re)
+		r.answer <- a
+	}
+}
+
+// fail hands an error to whoever asked. One that refuses the hello ends the join.
+func (w *Worker) fail(re uint64, m proto.Error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.pending[re]; r != nil {
+		delete(w.pending, re)
+		r.answer <- answer{err: refusal(r.body, m)}
+		return
+	}
+	if re != 0 && re == w.helloID && w.err == nil {
+		w.err = refusal(proto.Hello{}, m)
+		_ = w.conn.Close() // the reader ends, and with it everything
+	}
+}
+
+func (w *Worker) failPending(err error) {
+	for id, r := range w.pending {
+		delete(w.pending, id)
+		r.answer <- answer{err: err}
+	}
+}
+
+// grant takes files and hands the first to whoever asked. A grant that nobody
+// waits for is given back, unless it repeats one that is held.
+func (w *Worker) grant(re uint64, m proto.Grant, files []*fdpass.File) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.pending[re]
+	if r == nil {
+		fdpass.CloseAll(files)
+		if _, held := w.holds[m.Handle]; !held {
+			w.push(outgoing{e: proto.Envelope{Body: proto.Close{Handle: m.Handle}}})
+		}
+		return
+	}
+	delete(w.pending, re)
+	if _, ok := r.body.(proto.Listen); !ok || len(files) != 1 {
+		fdpass.CloseAll(files)
+		w.push(outgoing{e: proto.Envelope{Body: proto.Close{Handle: m.Handle}}})
+		r.answer <- answer{err: fmt.Errorf("worker: %s: the supervisor answered with a grant of %d files", r.body.Type(), len(files))}
+		return
+	}
+	w.holds[m.Handle] = struct{}{}
+	r.answer <- answer{body: m, file: files[0]}
+}
+
+// release tells the supervisor that a handle is held no more; mu is held.
+func (w *Worker) release(h proto.HandleID) {
+	delete(w.holds, h)
+	w.push(outgoing{e: proto.Envelope{Body: proto.Close{Handle: h}}})
+}
+
+func (w *Worker) tellClosed(h proto.HandleID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.release(h)
+}
+
+// WorkerConns is one worker's part of Conns.
+type WorkerConns struct {
+	Worker      uint64
+	Slot        int
+	Connections int64
+}
+
+// Conns is how many connections the pool's workers hold.
+type Conns struct {
+	Total   int64
+	Workers []WorkerConns
+	Missing []uint64 // workers that did not answer in time: Total is without them
+}
+
+// Connections asks for the counts of all workers of the pool. The supervisor
+// waits for them until ctx's deadline, at most a second without one. A
+// stand-alone worker answers for itself. Errors: *Error, ErrLost, ErrClosed,
+// ctx's.
+func (w *Worker) Connections(ctx context.Context) (Conns, error) {
+	if w.conn == nil {
+		n := w.open.Load()
+		return Conns{Total: n, Workers: []WorkerConns{{Connections: n}}}, nil
+	}
+	a, err := w.ask(ctx, proto.Connections{TimeoutMS: timeoutMS(ctx)})
+	if err != nil {
+		return Conns{}, err
+	}
+	m, ok := a.body.(proto.Conns)
+	if !ok {
+		return Conns{}, fmt.Errorf("worker: connections: the supervisor answered with %s", a.body.Type())
+	}
+	c := Conns{Total: m.Total}
+	for _, n := range m.Workers {
+		c.Workers = append(c.Workers, WorkerConns{Worker: uint64(n.Worker), Slot: n.Slot, Connections: n.Connections})
+	}
+	for _, id := range m.Missing {
+		c.Missing = append(c.Missing, uint64(id))
+	}
+	return c, nil
+}
