@@ -1,0 +1,227 @@
+package master
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/fdpass"
+	"github.com/f72e338e/supervisord/internal/core"
+	"github.com/f72e338e/supervisord/internal/link"
+	"github.com/f72e338e/supervisord/internal/proto"
+)
+
+const (
+	// linkQueue is how many messages may wait for a worker that does not read.
+	// More, and it is unresponsive. What the kernel's buffer holds comes on top.
+	linkQueue = 64
+	// A worker may send linkBurst messages at once and linkRate a second; beyond
+	// that it is read more slowly, which only it notices.
+	linkBurst = 1000
+	linkRate  = 2000
+)
+
+// workerLink is the master's end of a worker's link. Sending belongs to the loop,
+// reading to a goroutine of its own.
+type workerLink struct {
+	m     *Master
+	id    proto.WorkerID
+	conn  *fdpass.Conn
+	in    *link.Conn
+	ended chan struct{} // closed when everything was read
+	once  sync.Once
+
+	mu      sync.Mutex
+	queue   []outgoing // waiting for a worker that does not read
+	writing bool       // a goroutine empties the queue
+	dead    bool
+}
+
+// outgoing is a message with the descriptor that goes along; it owns the file.
+type outgoing struct {
+	data []byte
+	file *fdpass.File
+}
+
+func newWorkerLink(m *Master, id proto.WorkerID, c *fdpass.Conn) *workerLink {
+	return &workerLink{m: m, id: id, conn: c, in: link.New(c, 0), ended: make(chan struct{})}
+}
+
+func (l *workerLink) close() {
+	l.once.Do(func() {
+		l.mu.Lock()
+		l.dead = true
+		for _, o := range l.queue {
+			_ = o.file.Close()
+		}
+		l.queue = nil
+		l.mu.Unlock()
+		_ = l.conn.Close()
+	})
+}
+
+// read posts what the worker says until its end of the link is closed.
+func (l *workerLink) read() {
+	defer l.m.pumps.Done()
+	defer close(l.ended)
+	bucket := newBucket(linkBurst, linkRate)
+	for {
+		e, _, err := l.in.Recv() // files: none are allowed, and Recv closed them
+		switch {
+		case err == nil:
+			if !l.m.post(core.Received{Worker: l.id, Envelope: e}) {
+				return
+			}
+		case link.IsProtocol(err):
+			l.refuse(e, err)
+		default:
+			if !errors.Is(err, fdpass.ErrClosed) {
+				l.m.post(core.LinkClosed{Worker: l.id})
+			}
+			return
+		}
+		bucket.take(l.m.done)
+	}
+}
+
+// refuse answers a message that is no message. It is the worker's fault, so it is
+// named, and nothing else happens.
+func (l *workerLink) refuse(e proto.Envelope, err error) {
+	l.m.log.Warn("message of a worker refused", "worker", l.id, "err", err)
+	if e.ID == 0 {
+		return
+	}
+	code := proto.CodeBadMessage
+	if errors.Is(err, proto.ErrUnknownMessage) {
+		code = proto.CodeUnknownMessage
+	}
+	l.m.call(func() {
+		l.m.send(core.Send{Worker: l.id, Envelope: proto.Envelope{Re: e.ID, Body: proto.Error{Code: code, Message: err.Error()}}})
+	})
+}
+
+// send sends a message of the loop. It goes out at once where the worker reads,
+// else it waits in a bounded queue; the loop never does.
+func (m *Master) send(a core.Send) {
+	p := m.workers[a.Worker]
+	if p == nil || p.link == nil {
+		return // it has ended; the core will hear of it
+	}
+	data, err := proto.Encode(a.Envelope)
+	if err != nil {
+		m.log.Error("message to a worker not sent", "worker", a.Worker, "err", err)
+		return
+	}
+	var file *fdpass.File
+	if a.Handle != 0 {
+		file = m.sockets[a.Handle].file
+	}
+	if err := p.link.send(data, file); err != nil {
+		m.log.Warn("worker does not read its link", "worker", a.Worker, "err", err)
+		m.later = append(m.later, core.LinkFull{Worker: a.Worker})
+	}
+}
+
+var errQueueFull = errors.New("its queue is full")
+
+// send borrows the file. The error means that the worker is unresponsive; a
+// worker that is gone is no error.
+func (l *workerLink) send(data []byte, file *fdpass.File) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		return nil
+	}
+	if !l.writing {
+		var err error
+		if file != nil {
+			err = l.conn.TrySend(data, file)
+		} else {
+			err = l.conn.TrySend(data)
+		}
+		if err == nil || !retriable(err) {
+			return nil // EPIPE: its exit follows
+		}
+	}
+	if len(l.queue) >= linkQueue {
+		return errQueueFull
+	}
+	o := outgoing{data: data}
+	if file != nil {
+		var err error
+		if o.file, err = file.Dup(); err != nil {
+			return err
+		}
+	}
+	l.queue = append(l.queue, o)
+	if !l.writing {
+		l.writing = true
+		l.m.pumps.Add(1)
+		go l.write()
+	}
+	return nil
+}
+
+// retriable: the buffer is full, or too many descriptors are on their way to
+// others (ETOOMANYREFS), or the kernel is short of memory.
+func retriable(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ETOOMANYREFS) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
+}
+
+// write empties the queue, and ends with it. It waits for the worker as long as
+// that lives; close wakes it.
+func (l *workerLink) write() {
+	defer l.m.pumps.Done()
+	for {
+		l.mu.Lock()
+		if len(l.queue) == 0 {
+			l.writing = false
+			l.mu.Unlock()
+			return
+		}
+		o := l.queue[0]
+		l.queue = l.queue[1:]
+		l.mu.Unlock()
+		var err error
+		if o.file != nil {
+			err = l.conn.Send(o.data, o.file)
+		} else {
+			err = l.conn.Send(o.data)
+		}
+		_ = o.file.Close()
+		if err != nil {
+			l.close()
+			return
+		}
+	}
+}
+
+// bucket is a token bucket.
+type bucket struct {
+	burst, rate float64
+	tokens      float64
+	last        time.Time
+}
+
+func newBucket(burst, rate float64) *bucket {
+	return &bucket{burst: burst, rate: rate, tokens: burst, last: time.Now()}
+}
+
+// take takes a token, and waits for one where there is none, or for done.
+func (b *bucket) take(done <-chan struct{}) {
+	t := time.Now()
+	b.tokens = min(b.burst, b.tokens+b.rate*t.Sub(b.last).Seconds())
+	b.last = t
+	b.tokens--
+	if b.tokens >= 0 {
+		return
+	}
+	timer := time.NewTimer(time.Duration(-b.tokens / b.rate * float64(time.Second)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-done:
+	}
+}

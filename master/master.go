@@ -1,0 +1,230 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/config"
+	"github.com/f72e338e/supervisord/internal/core"
+	"github.com/f72e338e/supervisord/internal/proto"
+	"github.com/f72e338e/supervisord/systemd"
+)
+
+// Options of a master.
+type Options struct {
+	Config  *config.Config
+	Load    func() (*config.Config, error) // for a reload; nil: nothing to load again
+	Socket  string                         // control socket; "" = the configuration's, else the default
+	Version string
+	Output  io.Writer // workers' captured output; a write may block without harm
+	Log     io.Writer // log lines; likewise
+	Label   bool      // prefix captured lines with pool/slot, and escape control characters
+	Times   bool      // begin log lines with the time
+}
+
+// Master is a running daemon. Create it with New, and call Run once.
+type Master struct {
+	opts    Options
+	file    string // of the configuration
+	log     hclog.Logger
+	begun   time.Time
+	output  *sink
+	logged  *sink
+	ring    *eventRing
+	control *control
+	notify  *systemd.Notifier
+
+	inbox chan any      // to the loop, in order: a core.Event, or a func to call
+	done  chan struct{} // closed when the loop has ended
+	pumps sync.WaitGroup
+
+	// Owned by the loop.
+	core      *core.Core
+	sockets   map[proto.HandleID]*listening
+	inherited []systemd.Socket // not used yet
+	workers   map[proto.WorkerID]*process
+	tails     *tails
+	replies   map[core.OpID]func(core.Result)
+	later     []core.Event // of the loop's own making, before any other
+	current   core.Config  // the configuration in force, for a restart
+	pending   map[core.OpID]candidate
+	nextOp    core.OpID
+	quit      *int
+	stopAsks  int
+	watchdog  time.Duration // ping interval; 0 = none
+	pingAt    core.Time
+
+	spawning chan struct{} // bounds the spawns under way
+
+	files    sync.Map // *output of workers with a file, to reopen
+	launches launches
+	snapshot atomic.Pointer[snapshot]
+}
+
+// now is the monotonic clock since boot.
+func now() core.Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("master: no monotonic clock: " + err.Error())
+	}
+	return core.Time(ts.Nano())
+}
+
+// New opens the control socket and takes the sockets that systemd passed. Errors:
+// another master uses the control socket (with its process number), the socket's
+// directory cannot be made or used, an inherited socket is unusable.
+func New(opts Options) (*Master, error) {
+	m := &Master{
+		opts: opts, file: opts.Config.File, begun: time.Now(), output: newSink(opts.Output), logged: newSink(opts.Log),
+		ring: newEventRing(1024), inbox: make(chan any, 256), done: make(chan struct{}), pending: map[core.OpID]candidate{},
+		core: core.New(1, rand.Uint64()), sockets: map[proto.HandleID]*listening{}, workers: map[proto.WorkerID]*process{},
+		tails: newTails(), replies: map[core.OpID]func(core.Result){}, nextOp: 1,
+		spawning: make(chan struct{}, max(2, runtime.NumCPU())),
+	}
+	m.log = newLogger(opts, m.logged)
+	m.launches.init()
+	m.snapshot.Store(newSnapshot())
+	m.notify = systemd.NewNotifier()
+	m.notify.UnsetEnvironment()
+	if d, ok := systemd.WatchdogInterval(); ok {
+		m.watchdog = d / 2
+	}
+	inherited, err := systemd.Inherited()
+	if err != nil {
+		return nil, err
+	}
+	m.inherited = inherited
+	path := opts.Socket
+	if path == "" {
+		path = opts.Config.Control.Socket
+	}
+	if m.control, err = openControl(m, path, opts.Config.Control); err != nil {
+		m.closeInherited()
+		return nil, err
+	}
+	return m, nil
+}
+
+// ErrStart is wrapped by the error that Run reports when the first configuration
+// could not be put into force.
+var ErrStart = errors.New("cannot start")
+
+// Run serves until the master is told to stop: by a signal, over the control
+// socket, or when ctx ends, which means a graceful stop. It returns the exit code
+// of the daemon, and an error wrapping ErrStart when it never came up; by then
+// every worker has ended and every socket is closed.
+func (m *Master) Run(ctx context.Context) (int, error) {
+	stopSignals := m.watchSignals()
+	defer stopSignals()
+	m.control.serve()
+	if m.watchdog > 0 {
+		m.pingAt = now()
+	}
+	var failed error
+	m.logInherited()
+	err := m.startWith(func(res core.Result) {
+		if res.Error != "" && !m.core.Master().Ready && len(m.core.Master().Listeners) == 0 {
+			failed = fmt.Errorf("%w: %s", ErrStart, res.Error)
+			m.step(core.StopAsked{Code: 1})
+		}
+	})
+	if err != nil {
+		m.control.close()
+		m.closeInherited()
+		return 1, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	code := m.loop(ctx)
+	close(m.done)
+	m.control.close()
+	m.pumps.Wait()
+	m.closeInherited()
+	m.output.close()
+	m.logged.close()
+	if failed != nil && code == 0 {
+		code = 1
+	}
+	return code, failed
+}
+
+func (m *Master) startWith(reply func(core.Result)) error {
+	cfg, err := m.launches.plan(m.opts.Config)
+	if err != nil {
+		return err
+	}
+	op := m.newOp(reply)
+	m.pending[op] = candidate{m.opts.Config, cfg}
+	m.step(core.Configured{Op: op, Kind: "start", Config: cfg})
+	return nil
+}
+
+// post hands an event to the loop; it waits while the loop is behind. It returns
+// false when the loop has ended.
+func (m *Master) post(ev core.Event) bool {
+	select {
+	case m.inbox <- ev:
+		return true
+	case <-m.done:
+		return false
+	}
+}
+
+// call runs fn in the loop and waits for it. It returns false, without having run
+// it, when the loop has ended.
+func (m *Master) call(fn func()) bool {
+	ran := make(chan struct{})
+	select {
+	case m.inbox <- func() { fn(); close(ran) }:
+	case <-m.done:
+		return false
+	}
+	select {
+	case <-ran:
+		return true
+	case <-m.done:
+		return false
+	}
+}
+
+// newOp numbers a command. reply is called once, in the loop.
+func (m *Master) newOp(reply func(core.Result)) core.OpID {
+	id := m.nextOp
+	m.nextOp++
+	if reply != nil {
+		m.replies[id] = reply
+	}
+	return id
+}
+
+func (m *Master) closeInherited() {
+	for _, s := range m.inherited {
+		_ = s.File.Close()
+	}
+	m.inherited = nil
+}
+
+func (m *Master) logInherited() {
+	for _, s := range m.inherited {
+		m.log.Info("socket inherited", "listener", s.Name)
+	}
+}
+
+// masterState names what the master is doing, for status.
+func masterState(mr core.Master) string {
+	switch {
+	case mr.Stopping:
+		return "stopping"
+	case mr.Ready:
+		return "running"
+	}
+	return "starting"
+}

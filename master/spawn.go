@@ -1,0 +1,158 @@
+package master
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/fdpass"
+	"github.com/f72e338e/supervisord/internal/core"
+	"github.com/f72e338e/supervisord/internal/proc"
+	"github.com/f72e338e/supervisord/internal/proto"
+)
+
+// process is what the loop keeps of a worker.
+type process struct {
+	id   proto.WorkerID
+	proc *proc.Process // nil until it was forked
+	link *workerLink   // nil without one
+}
+
+// exitGrace is how long the exit of a worker waits for the end of its link and of
+// its output. Both end with it, unless something that it started holds them.
+const exitGrace = 250 * time.Millisecond
+
+// lingerRequested is how long a requested handle outlives its last holder's death.
+const lingerRequested = 30 * time.Second
+
+// spawn starts a worker in a goroutine. The link is there before the fork, so
+// that nothing the worker says can be lost.
+func (m *Master) spawn(a core.Spawn) {
+	r := m.launches.get(a.Launch)
+	p := &process{id: a.Worker}
+	m.workers[a.Worker] = p
+	var far *fdpass.File
+	if a.Linked {
+		near, other, err := fdpass.Pair()
+		if err == nil {
+			far, err = other.Detach()
+		}
+		if err != nil {
+			m.later = append(m.later, core.SpawnFailed{Worker: a.Worker, Cause: err.Error()})
+			delete(m.workers, a.Worker)
+			return
+		}
+		p.link = newWorkerLink(m, a.Worker, near)
+	}
+	m.pumps.Add(1)
+	go func() {
+		defer m.pumps.Done()
+		m.spawning <- struct{}{}
+		defer func() { <-m.spawning }()
+		m.start(a, r, p, far)
+	}()
+}
+
+// start forks, then waits for the stage to become the command. It runs in its own
+// goroutine and hands the process over by a call.
+func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
+	defer func() { _ = far.Close() }()
+	out, err := openOutput(m, a, r)
+	if err != nil {
+		m.call(func() { m.spawnFailed(a.Worker, err.Error()) })
+		return
+	}
+	order := r.order(a)
+	if far != nil {
+		order.Files = []*fdpass.File{far}
+		order.Env = append(order.Env, "SUPERVISORD_FD=3")
+	}
+	order.Stdout, order.Stderr = out.files()
+	pr, err := proc.Start(order)
+	out.started()
+	if err != nil {
+		out.close()
+		m.call(func() { m.spawnFailed(a.Worker, "cannot fork: "+err.Error()) })
+		return
+	}
+	_ = far.Close() // the worker's copy is the only one: its end is the link's end
+	m.call(func() {
+		p.proc = pr
+		m.step(core.Spawned{Worker: a.Worker, PID: pr.PID()})
+	})
+	m.pumps.Add(2)
+	go m.pumpOutput(a.Worker, out)
+	go m.awaitExit(p, pr, out)
+	if p.link != nil {
+		m.pumps.Add(1)
+		go p.link.read()
+	}
+	if err := pr.Started(); err != nil {
+		m.post(core.StageFailed{Worker: a.Worker, Cause: err.Error()})
+	}
+}
+
+// spawnFailed runs in the loop.
+func (m *Master) spawnFailed(id proto.WorkerID, cause string) {
+	if p := m.workers[id]; p != nil && p.link != nil {
+		p.link.close()
+	}
+	delete(m.workers, id)
+	m.step(core.SpawnFailed{Worker: id, Cause: cause})
+}
+
+// awaitExit waits for the end of a worker, then for what it had still to say.
+func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
+	defer m.pumps.Done()
+	id := p.id
+	exit, err := pr.Wait()
+	if err != nil {
+		m.log.Error("exit of a worker not known", "worker", id, "err", err)
+	}
+	timer := time.NewTimer(exitGrace)
+	defer timer.Stop()
+	ended := []<-chan struct{}{out.ended}
+	if p.link != nil {
+		ended = append(ended, p.link.ended)
+	}
+	for _, ch := range ended {
+		select {
+		case <-ch:
+			continue
+		case <-timer.C:
+		}
+		break
+	}
+	ev := core.Exit{Known: exit.Known, Code: exit.Code, Core: exit.CoreDumped}
+	if exit.Signal != 0 {
+		ev.Signal = unix.SignalName(unix.Signal(exit.Signal))
+	}
+	m.call(func() {
+		if p.link != nil {
+			p.link.close()
+		}
+		delete(m.workers, id)
+		m.step(core.Exited{Worker: id, Exit: ev})
+	})
+	_ = pr.Close()
+	if p.link != nil { // also when the loop has ended meanwhile
+		p.link.close()
+	}
+}
+
+// signal sends the stop signal. ESRCH means that the exit is on its way.
+func (m *Master) signal(id proto.WorkerID, sig int) {
+	if p := m.workers[id]; p != nil && p.proc != nil {
+		if err := p.proc.Signal(unix.Signal(sig)); err != nil && err != unix.ESRCH {
+			m.log.Warn("signal not sent", "worker", id, "signal", unix.SignalName(unix.Signal(sig)), "err", err)
+		}
+	}
+}
+
+func (m *Master) kill(id proto.WorkerID) {
+	if p := m.workers[id]; p != nil && p.proc != nil {
+		if err := p.proc.KillTree(); err != nil && err != unix.ESRCH {
+			m.log.Warn("signal not sent", "worker", id, "signal", "SIGKILL", "err", err)
+		}
+	}
+}
