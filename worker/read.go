@@ -115,10 +115,8 @@ func (w *Worker) hello() {
 		m.Holds = append(m.Holds, h)
 	}
 	slices.Sort(m.Holds)
-	if w.epoch != 0 {
-		c := w.counts()
-		m.Counts = &c
-	}
+	c := w.counts()
+	m.Counts = &c
 	w.push(outgoing{e: proto.Envelope{ID: w.helloID, Body: m}})
 }
 
