@@ -34,7 +34,7 @@ func (m *Master) reload(done func(api.Result)) core.OpID {
 		if errors.As(err, &bad) {
 			kind = api.KindConfig
 		}
-		m.log.Error("configuration refused", "err", err)
+		m.log.Error("configuration refused", "err", err.Error())
 		done(api.Result{Error: err.Error(), Kind: kind})
 		return 0
 	}
