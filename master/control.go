@@ -143,6 +143,9 @@ func groupID(name string) (int, error) {
 }
 
 func (c *control) serve() {
+	if c == nil {
+		return
+	}
 	c.srv = &http.Server{
 		Handler: c.routes(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
 		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
@@ -158,6 +161,9 @@ func (c *control) serve() {
 
 // close lets answers under way end: the client of a stop is to read its result.
 func (c *control) close() {
+	if c == nil {
+		return
+	}
 	if c.srv == nil {
 		_ = c.ln.Close()
 		_ = c.lock.Close()
@@ -169,8 +175,7 @@ func (c *control) close() {
 		_ = c.srv.Close()
 	}
 	<-c.ended
-	_ = os.Remove(c.path + ".lock")
-	_ = c.lock.Close()
+	_ = c.lock.Close() // the file stays: removing it would let two masters lock two files of one name
 }
 
 type peerKey struct{}

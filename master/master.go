@@ -104,15 +104,27 @@ func New(opts Options) (*Master, error) {
 		return nil, err
 	}
 	m.inherited = inherited
-	path := opts.Socket
-	if path == "" {
-		path = opts.Config.Control.Socket
-	}
-	if m.control, err = openControl(m, path, opts.Config.Control); err != nil {
+	if m.control, err = m.openControl(); err != nil {
 		m.closeInherited()
 		return nil, err
 	}
 	return m, nil
+}
+
+// openControl opens the control socket. Where nobody said where it should be and
+// no place can be written to, as in a container with a read-only root, the daemon
+// serves without one.
+func (m *Master) openControl() (*control, error) {
+	path := m.opts.Socket
+	if path == "" {
+		path = m.opts.Config.Control.Socket
+	}
+	c, err := openControl(m, path, m.opts.Config.Control)
+	if err != nil && path == "" && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)) {
+		m.log.Warn("no control socket, so no commands: name a place by --socket or [control] socket", "err", err.Error())
+		return nil, nil
+	}
+	return c, err
 }
 
 // ErrStart is wrapped by the error that Run reports when the first configuration

@@ -76,6 +76,9 @@ func Dial(ctx context.Context, paths []string) (*Client, error) {
 	return nil, fmt.Errorf("%w; tried %s", ErrNoMaster, strings.Join(tried, ", "))
 }
 
+// Close ends connections that are kept for another request.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // Status asks for the whole state.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
