@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -101,6 +100,7 @@ func (g *global) command(w *waiting, path string, body any, done string) error {
 		ctx, stop = context.WithTimeout(ctx, w.timeout)
 		defer stop()
 	}
+	show := newProgress(os.Stdout)
 	taken := errors.New("taken")
 	var noted error
 	waitCtx, leave := context.WithCancel(ctx)
@@ -110,13 +110,14 @@ func (g *global) command(w *waiting, path string, body any, done string) error {
 		case w.json:
 			_ = json.NewEncoder(os.Stdout).Encode(l)
 		case l.Event != nil:
-			progress(os.Stdout, *l.Event)
+			show.event(*l.Event)
 		}
 		if l.Operation != 0 && w.noWait {
 			noted = taken
 			leave()
 		}
 	})
+	show.end()
 	switch {
 	case noted != nil:
 		return nil
@@ -163,58 +164,4 @@ func clean(lines []string) []string {
 		}, l)
 	}
 	return out
-}
-
-// progress shows an event of a command under way as a line.
-func progress(w io.Writer, e api.Event) {
-	if e.Level == "debug" || strings.HasPrefix(e.Event, "handle.") && e.Level == "info" {
-		return
-	}
-	_, _ = fmt.Fprintln(w, describe(e))
-}
-
-// describe writes an event for people: what, which, why.
-func describe(e api.Event) string {
-	var b strings.Builder
-	b.WriteString(e.Time.Local().Format("15:04:05.000") + "  " + strings.ReplaceAll(e.Event, ".", " "))
-	add := func(key, value string) {
-		if value != "" {
-			b.WriteString("  " + key + value)
-		}
-	}
-	if e.Pool != "" {
-		place := e.Pool
-		if e.Slot != nil {
-			place += fmt.Sprintf("/%d", *e.Slot)
-		}
-		add("", place)
-	}
-	if e.Worker != 0 {
-		add("worker ", fmt.Sprint(e.Worker))
-	}
-	if e.PID != 0 {
-		add("pid ", fmt.Sprint(e.PID))
-	}
-	if e.Gen != 0 {
-		add("generation ", fmt.Sprint(e.Gen))
-	}
-	add("", e.Name)
-	add("", e.Address)
-	if e.From != "" {
-		add("", e.From+" → "+e.To)
-	} else {
-		add("", e.To)
-	}
-	add("", e.Result)
-	add("because ", e.Cause)
-	if e.Attempt != 0 {
-		add("attempt ", fmt.Sprint(e.Attempt))
-	}
-	if e.DelayMS != 0 {
-		add("in ", (time.Duration(e.DelayMS) * time.Millisecond).String())
-	}
-	if e.TookMS != 0 {
-		add("after ", (time.Duration(e.TookMS) * time.Millisecond).String())
-	}
-	return clean([]string{b.String()})[0]
 }
