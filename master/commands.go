@@ -70,7 +70,7 @@ func (m *Master) inForce(op core.OpID) {
 		return
 	}
 	delete(m.pending, op)
-	m.current = c.core
+	m.current, m.applied = c.core, true
 	m.log.SetLevel(hclog.LevelFromString(c.file.Supervisor.LogLevel))
 }
 

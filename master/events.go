@@ -71,7 +71,7 @@ func (m *Master) logEvent(c core.Changed, e api.Event) {
 	add("delay", c.Delay.Round(time.Millisecond), c.Delay != 0)
 	add("took", c.Took.Round(time.Millisecond), c.Took != 0)
 	add("cause", c.Cause, c.Cause != "")
-	if c.Result != "" && c.Signal == "" && c.Code == nil {
+	if c.Result != "" && !strings.HasPrefix(c.Result, "exited with code") && !strings.HasPrefix(c.Result, "killed by") {
 		kv = append(kv, "result", c.Result)
 	}
 	switch c.Level {

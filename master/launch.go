@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +29,7 @@ type launch struct {
 	dir  *fdpass.File // nil where the directory differs from worker to worker
 	exe  *fdpass.File // nil when it was not found, or is no binary: then the path counts
 	id   identity     // of the executable
+	user []string     // HOME, USER and LOGNAME of the pool's user; nil without one
 	path string       // of the executable, for a look whether it is still the same
 }
 
@@ -100,7 +100,7 @@ func (l *launches) plan(cfg *config.Config) (core.Config, error) {
 }
 
 func (l *launches) planPool(p config.Pool) (core.PoolSpec, error) {
-	r := &launch{pool: p}
+	r := &launch{pool: p, user: userEnv(p.UID)}
 	if err := r.pin(); err != nil {
 		return core.PoolSpec{}, err
 	}
@@ -192,16 +192,6 @@ func (r *launch) executable(dir string) string {
 	return ""
 }
 
-func (r *launch) variable(name string) string {
-	value := ""
-	for _, kv := range r.environment() {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			value = v
-		}
-	}
-	return value
-}
-
 func identityOf(fd int) (identity, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -234,34 +224,6 @@ func (r *launch) pinned() *fdpass.File {
 		return nil
 	}
 	return r.exe
-}
-
-// defaultEnv are the variables that every worker gets from the master's own.
-var defaultEnv = []string{"PATH", "LANG", "LC_*", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR"}
-
-// environment returns the worker's environment without what names the worker:
-// later entries win.
-func (r *launch) environment() []string {
-	var env []string
-	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
-		for _, pattern := range append(defaultEnv, r.pool.InheritEnv...) {
-			if prefix, ok := strings.CutSuffix(pattern, "*"); name == pattern || ok && strings.HasPrefix(name, prefix) {
-				env = append(env, kv)
-				break
-			}
-		}
-	}
-	env = append(env, r.pool.EnvFileVars...)
-	names := make([]string, 0, len(r.pool.Env))
-	for name := range r.pool.Env {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		env = append(env, name+"="+r.pool.Env[name])
-	}
-	return env
 }
 
 func hasPlaceholder(s string) bool {

@@ -58,6 +58,7 @@ type Master struct {
 	later     []core.Event // of the loop's own making, before any other
 	current   core.Config  // the configuration in force, for a restart
 	pending   map[core.OpID]candidate
+	applied   bool // a configuration has been in force
 	nextOp    core.OpID
 	quit      *int
 	stopAsks  int
@@ -145,7 +146,7 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 	var failed error
 	m.logInherited()
 	err := m.startWith(func(res core.Result) {
-		if res.Error != "" && !m.core.Master().Ready && len(m.core.Master().Listeners) == 0 {
+		if res.Error != "" && !m.applied { // a worker that fails is no reason to give up
 			failed = fmt.Errorf("%w: %s", ErrStart, res.Error)
 			m.step(core.StopAsked{Code: 1})
 		}

@@ -87,9 +87,7 @@ func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
 		m.pumps.Add(1)
 		go p.link.read()
 	}
-	if err := pr.Started(); err != nil {
-		m.post(core.StageFailed{Worker: a.Worker, Cause: err.Error()})
-	}
+	_ = pr.Started() // the place among the spawns under way is kept until then; awaitExit tells of an error
 }
 
 // spawnFailed runs in the loop.
@@ -101,7 +99,9 @@ func (m *Master) spawnFailed(id proto.WorkerID, cause string) {
 	m.step(core.SpawnFailed{Worker: id, Cause: cause})
 }
 
-// awaitExit waits for the end of a worker, then for what it had still to say.
+// awaitExit waits for the end of a worker, then for what it had still to say: why
+// it could not be started, its last messages and lines. All of it is in the loop's
+// inbox before the exit is.
 func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 	defer m.pumps.Done()
 	id := p.id
@@ -122,6 +122,9 @@ func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 		case <-timer.C:
 		}
 		break
+	}
+	if err := pr.Started(); err != nil {
+		m.post(core.StageFailed{Worker: id, Cause: err.Error()})
 	}
 	ev := core.Exit{Known: exit.Known, Code: exit.Code, Core: exit.CoreDumped}
 	if exit.Signal != 0 {

@@ -93,7 +93,9 @@ func (s *snapshot) poolStatus(p core.Pool) api.Pool {
 		if sl.Index >= p.Desired {
 			return true
 		}
-		if sl.Current == 0 {
+		// A last worker that still drains speaks for itself, and a master that stops
+		// starts no other.
+		if _, lives := s.workers.Get(sl.Last); sl.Current == 0 && !lives && !s.master.Stopping {
 			out.Workers = append(out.Workers, waiting(sl, at))
 		}
 		attached[sl.Current], attached[sl.Next] = sl, sl

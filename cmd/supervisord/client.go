@@ -87,8 +87,9 @@ func (w *waiting) flags(cmd *cobra.Command) {
 	f.BoolVar(&w.json, "json", false, "print each line of the master's answer as JSON")
 }
 
-// command sends a command, shows what happens, and ends with what came of it.
-func (g *global) command(w *waiting, path string, body any, done string) error {
+// command sends a command, shows what happens (to one pool, if it concerns just
+// that), and ends with what came of it.
+func (g *global) command(w *waiting, path string, body any, pool, done string) error {
 	ctx, cancel := interruptible()
 	defer cancel()
 	c, err := g.dial(ctx)
@@ -109,7 +110,7 @@ func (g *global) command(w *waiting, path string, body any, done string) error {
 		switch {
 		case w.json:
 			_ = json.NewEncoder(os.Stdout).Encode(l)
-		case l.Event != nil:
+		case l.Event != nil && (pool == "" || l.Event.Pool == "" || l.Event.Pool == pool):
 			show.event(*l.Event)
 		}
 		if l.Operation != 0 && w.noWait {

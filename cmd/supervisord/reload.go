@@ -17,7 +17,7 @@ whose workers would run differently are rolled out, the successor first. When a 
 worker fails the old ones serve on, and the exit code is 1.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return g.command(w, api.PathReload, struct{}{}, "reloaded")
+			return g.command(w, api.PathReload, struct{}{}, "", "reloaded")
 		},
 	}
 	w.flags(cmd)

@@ -17,7 +17,7 @@ func newRestart(g *global) *cobra.Command {
 			if len(args) > 0 {
 				req.Pool = args[0]
 			}
-			return g.command(w, api.PathRestart, req, "restarted")
+			return g.command(w, api.PathRestart, req, req.Pool, "restarted")
 		},
 	}
 	w.flags(cmd)

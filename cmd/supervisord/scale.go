@@ -22,7 +22,7 @@ configuration changes.`,
 			if err != nil || n < 0 || n > 10000 {
 				return &exitError{code: exitUsage, err: fmt.Errorf("%q is no number of workers (0 to 10000)", args[1])}
 			}
-			return g.command(w, api.PathScale, api.ScaleRequest{Pool: args[0], Workers: n}, fmt.Sprintf("pool %s has %d workers", args[0], n))
+			return g.command(w, api.PathScale, api.ScaleRequest{Pool: args[0], Workers: n}, args[0], fmt.Sprintf("pool %s has %d workers", args[0], n))
 		},
 	}
 	w.flags(cmd)

@@ -14,7 +14,7 @@ func newStop(g *global) *cobra.Command {
 		Short: "Stop the daemon: drain the workers, then exit",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return g.command(w, api.PathStop, api.StopRequest{Fast: fast}, "stopped")
+			return g.command(w, api.PathStop, api.StopRequest{Fast: fast}, "", "stopped")
 		},
 	}
 	cmd.Flags().BoolVar(&fast, "fast", false, "do not drain: stop signal at once, SIGKILL after kill_timeout")
