@@ -35,6 +35,7 @@ type output struct {
 
 	mu   sync.Mutex // reopening meets writing
 	copy *os.File   // toFile, open
+	over bool       // closed for good
 }
 
 func openOutput(m *Master, a core.Spawn, r *launch) (*output, error) {
@@ -86,6 +87,9 @@ func (o *output) close() {
 	if o.read != nil {
 		_ = o.read.Close()
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
 	if o.copy != nil {
 		_ = o.copy.Close()
 	}
@@ -185,6 +189,10 @@ func (m *Master) reopenFiles() {
 		}
 		o.mu.Lock()
 		defer o.mu.Unlock()
+		if o.over {
+			_ = f.Close()
+			return true
+		}
 		_ = o.copy.Close()
 		o.copy = f
 		return true

@@ -70,7 +70,6 @@ func run(args []string) int {
 type global struct {
 	config string
 	socket string
-	json   bool
 }
 
 func newRoot() *cobra.Command {

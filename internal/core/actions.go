@@ -23,7 +23,10 @@ type (
 		Handle   proto.HandleID
 	}
 	// Terminate sends the pool's stop signal to the worker.
-	Terminate struct{ Worker proto.WorkerID }
+	Terminate struct {
+		Worker proto.WorkerID
+		Signal int
+	}
 	// Kill sends SIGKILL to the worker and what it started.
 	Kill struct{ Worker proto.WorkerID }
 	// Bind makes a socket; answered by BoundHandle or BindFailed.

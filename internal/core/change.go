@@ -16,7 +16,7 @@ import (
 func (c *Core) configured(ev Configured) {
 	c.ops[ev.Op] = &Operation{ID: ev.Op, Kind: ev.Kind, Begun: c.now, Pending: 1}
 	c.touch(Ref{Kind: RefOperation, ID: uint64(ev.Op)}, Ref{Kind: RefMaster})
-	ch := Change{Op: ev.Op, Kind: ev.Kind, Config: ev.Config, Force: ev.Force}.clone()
+	ch := Change{Op: ev.Op, Kind: ev.Kind, Config: ev.Config, Force: ev.Force, Only: ev.Only}.clone()
 	for i := range ch.Config.Listeners {
 		if l := &ch.Config.Listeners[i]; l.Spec.Backlog <= 0 {
 			l.Spec.Backlog = proto.DefaultBacklog
@@ -163,10 +163,12 @@ func (c *Core) apply() {
 	wanted := map[string]bool{}
 	for _, spec := range ch.Config.Pools {
 		wanted[spec.Name] = true
-		c.applyPool(ch, spec)
+		if ch.Only == nil || slices.Contains(ch.Only, spec.Name) {
+			c.applyPool(ch, spec)
+		}
 	}
 	for _, p := range c.sortedPools() {
-		if !wanted[p.Name] && !p.Removed {
+		if !wanted[p.Name] && !p.Removed && ch.Only == nil {
 			c.removePool(p, ch.Op)
 		}
 	}
@@ -204,7 +206,7 @@ func (c *Core) applyPool(ch *Change, spec PoolSpec) {
 		p.FileWish, p.Desired = spec.Desired, spec.Desired
 	}
 	last, lastHandles := p.latest()
-	if last.Fingerprint != spec.Fingerprint || !slices.Equal(lastHandles, handles) || slices.Contains(ch.Force, spec.Name) || p.mixed() {
+	if last.Fingerprint != spec.Fingerprint || !slices.Equal(lastHandles, handles) || !slices.Equal(last.Listeners, spec.Listeners) || slices.Contains(ch.Force, spec.Name) || p.mixed() {
 		c.ops[ch.Op].Pending++
 		c.replace(p, Queued{Kind: ch.Kind, Spec: spec, Handles: handles, Ops: []OpID{ch.Op}})
 		c.resize(p)

@@ -79,6 +79,7 @@ const (
 	WhatConfigApplied   = "configuration applied"
 	WhatConfigRefused   = "configuration refused"
 	WhatMasterReady     = "master ready"
+	WhatMasterTookOver  = "master took over"
 	WhatMasterStopping  = "master stopping"
 )
 

@@ -99,6 +99,10 @@ func (w *world) act() {
 		w.step(CountsAsked{Op: d.ops})
 	case k == 4:
 		d.roundTrip()
+		if w.next(4) == 0 {
+			w.binding = nil // all that still matter are asked for again
+			w.step(TookOver{})
+		}
 	case k < 7:
 		d.now = d.now.Add(time.Duration(w.next(8000)) * time.Millisecond)
 		w.step(Tick{})
@@ -148,7 +152,7 @@ func (w *world) workerActs(id proto.WorkerID) {
 			w.step(LinkFull{id})
 		}
 	case 3, 4:
-		say(proto.Hello{Versions: []int{1}, Epoch: uint64(w.next(2)), State: []string{"", "ready", "draining"}[w.next(3)], Holds: []proto.HandleID{proto.HandleID(w.next(4))}})
+		say(proto.Hello{Versions: []int{1}, Epoch: w.d.c.Master().Epoch - uint64(w.next(2)), State: []string{"", "ready", "draining"}[w.next(3)], Holds: []proto.HandleID{proto.HandleID(w.next(4))}})
 	case 5, 6, 7:
 		say(proto.Ready{})
 	case 8:

@@ -30,6 +30,7 @@ type Core struct {
 	applying bool
 	out      []Action
 	touched  map[Ref]struct{}
+	wide     bool // touched grew large in the last step
 }
 
 // New returns an empty core. epoch is the master's incarnation, from 1; seed
@@ -48,7 +49,8 @@ func empty() *Core {
 	}
 }
 
-// Restore returns a core equal to the one that gave the State, which it takes.
+// Restore returns a core equal to the one that gave the State, which it takes. In
+// another process its first event is TookOver.
 // Error: a version that this core does not know.
 func Restore(s State) (*Core, error) {
 	if s.Version != StateVersion {
@@ -92,10 +94,15 @@ func Restore(s State) (*Core, error) {
 // is to be done about it. The returned slice is the caller's.
 func (c *Core) Step(now Time, ev Event) []Action {
 	c.now, c.out = now, nil
+	if c.wide { // clearing a map costs what it once held
+		c.touched = map[Ref]struct{}{}
+	}
 	clear(c.touched)
 	switch ev := ev.(type) {
 	case Tick:
 		// Deadlines that are due are met below, whatever the event was.
+	case TookOver:
+		c.tookOver(ev)
 	case Configured:
 		c.configured(ev)
 	case ScaleAsked:
@@ -129,6 +136,7 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		c.lifeOf(ev.Worker, evLinkFull, input{})
 	}
 	c.due()
+	c.wide = len(c.touched) > 64
 	return c.out
 }
 

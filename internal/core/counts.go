@@ -38,23 +38,29 @@ func (c *Core) gather(g *Gather, timeoutMS int64) {
 	c.m.NextGather++
 	c.gathers[g.ID] = g
 	c.touch(Ref{Kind: RefGather, ID: g.ID}, Ref{Kind: RefMaster})
+	g.Before = c.m.NextWorker
 	for _, w := range c.sortedWorkers() {
-		if g.Pool != "" && w.Pool != g.Pool {
+		if !g.concerns(w) || !w.canTell() {
 			continue
 		}
-		if !w.Greeted || w.State == Unlinked {
-			g.Answers = append(g.Answers, w.count(nil, "has no link to be asked over"))
-			continue
-		}
-		g.Waiting = append(g.Waiting, w.ID)
+		g.Open++
+		w.Gathers = append(w.Gathers, g.ID)
+		c.touch(workerRef(w))
 		c.askCount(w)
 	}
-	if len(g.Waiting) == 0 {
+	if g.Open == 0 {
 		c.finishGather(g)
 		return
 	}
 	c.arm(g.Deadline, Ref{Kind: RefGather, ID: g.ID})
 }
+
+// concerns reports whether the worker is one that was asked: it was there.
+func (g *Gather) concerns(w *Worker) bool {
+	return w.ID < g.Before && (g.Pool == "" || w.Pool == g.Pool)
+}
+
+func (w *Worker) canTell() bool { return w.Greeted && w.State != Unlinked }
 
 // askCount sends a count request unless one is still unanswered: a worker that
 // does not read is not sent more and more of them, and when it answers, it
@@ -77,64 +83,58 @@ func (c *Core) counted(w *Worker, re uint64, m proto.Counts) {
 	if re == 0 || re != w.Asked {
 		return
 	}
+	c.answered(w)
+}
+
+// answered: the worker has told what all who wait for its counts want to know, or
+// is gone; then it holds no connection and is not missing.
+func (c *Core) answered(w *Worker) {
 	w.Asked = 0
-	for _, g := range c.gathersOf(w) {
-		g.Answers = append(g.Answers, w.count(&n, ""))
-		c.leaveGather(g, w)
-	}
-}
-
-func (c *Core) gathersOf(w *Worker) []*Gather {
-	var out []*Gather
-	for _, g := range c.gathers {
-		if slices.Contains(g.Waiting, w.ID) {
-			out = append(out, g)
+	gathers := w.Gathers
+	w.Gathers = nil
+	for _, id := range gathers {
+		g := c.gathers[id]
+		c.touch(Ref{Kind: RefGather, ID: id})
+		if g.Open--; g.Open == 0 {
+			c.finishGather(g)
 		}
 	}
-	slices.SortFunc(out, func(a, b *Gather) int { return int(a.ID) - int(b.ID) })
-	return out
 }
 
-// leaveGathers: a worker that is gone holds no connection and is not missing.
-func (c *Core) leaveGathers(w *Worker) {
-	for _, g := range c.gathersOf(w) {
-		c.leaveGather(g, w)
-	}
-}
-
-func (c *Core) leaveGather(g *Gather, w *Worker) {
-	g.Waiting = slices.DeleteFunc(g.Waiting, func(id proto.WorkerID) bool { return id == w.ID })
-	c.touch(Ref{Kind: RefGather, ID: g.ID})
-	if len(g.Waiting) == 0 {
-		c.finishGather(g)
-	}
-}
-
+// finishGather answers: with the last counts of those that answered, and with the
+// names of those that did not.
 func (c *Core) finishGather(g *Gather) {
-	delete(c.gathers, g.ID)
-	c.touch(Ref{Kind: RefGather, ID: g.ID})
 	res := CountsResult{Workers: []WorkerCount{}, Missing: []WorkerCount{}}
-	for _, a := range g.Answers {
-		if a.Connections == nil {
-			res.Missing = append(res.Missing, a)
-			continue
-		}
-		res.Total += *a.Connections
-		res.Workers = append(res.Workers, a)
-	}
-	for _, id := range g.Waiting {
-		if w := c.workers[id]; w != nil {
+	for _, w := range c.sortedWorkers() {
+		switch {
+		case !g.concerns(w) || w.State == Gone:
+		case slices.Contains(w.Gathers, g.ID):
 			res.Missing = append(res.Missing, w.count(nil, "did not answer in time"))
+		case !w.canTell() || w.Connected == nil:
+			res.Missing = append(res.Missing, w.count(nil, "has no link to be asked over"))
+		default:
+			n := *w.Connected
+			res.Total += n
+			res.Workers = append(res.Workers, w.count(&n, ""))
 		}
 	}
-	byWorker := func(a, b WorkerCount) int { return int(a.Worker) - int(b.Worker) }
-	slices.SortFunc(res.Workers, byWorker)
-	slices.SortFunc(res.Missing, byWorker)
+	c.dropGather(g)
 	if g.Worker != 0 {
 		c.sendConns(g, res)
 		return
 	}
 	c.do(Reply{Op: g.Op, Result: Result{Counts: &res}})
+}
+
+func (c *Core) dropGather(g *Gather) {
+	delete(c.gathers, g.ID)
+	c.touch(Ref{Kind: RefGather, ID: g.ID})
+	for _, w := range c.workers {
+		if i := slices.Index(w.Gathers, g.ID); i >= 0 {
+			w.Gathers = slices.Delete(w.Gathers, i, i+1)
+			c.touch(workerRef(w))
+		}
+	}
 }
 
 func (c *Core) sendConns(g *Gather, res CountsResult) {

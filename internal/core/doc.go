@@ -4,7 +4,7 @@
 //	actions := c.Step(now, event)   // an event happened; do these, in order
 //	deadline := c.NextDeadline()    // step with Tick at this time at the latest
 //	c.Touched()                     // which records that changed
-//	core.Restore(c.State())         // an equal core, in this process or the next
+//	core.Restore(c.State())         // an equal core; in another master step TookOver first
 //
 // It knows no descriptor, clock, goroutine, lock or logger. Events are past
 // tense, actions imperative; deadlines are data on the thing they concern. What

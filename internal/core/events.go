@@ -16,6 +16,7 @@ type (
 		Kind   string // "start", "reload", "restart": for people
 		Config Config
 		Force  []string // pools to replace even if nothing changed
+		Only   []string // nil, or the only pools that it concerns: the rest stays as it is
 	}
 	// ScaleAsked sets how many workers a pool has.
 	ScaleAsked struct {
@@ -35,6 +36,10 @@ type (
 		Pool      string
 		TimeoutMS int64
 	}
+	// TookOver is the first event of a restored core whose master is another than the
+	// one that gave the state. Epoch is its incarnation; one that is not greater than
+	// the last is replaced by the next.
+	TookOver struct{ Epoch uint64 }
 	// Tick means that NextDeadline has come.
 	Tick struct{}
 )
@@ -98,6 +103,7 @@ func (Configured) event()  {}
 func (ScaleAsked) event()  {}
 func (StopAsked) event()   {}
 func (CountsAsked) event() {}
+func (TookOver) event()    {}
 func (Tick) event()        {}
 func (Spawned) event()     {}
 func (SpawnFailed) event() {}

@@ -2,49 +2,13 @@ package core
 
 import (
 	"fmt"
-	"net/netip"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"time"
 
 	"github.com/f72e338e/supervisord/internal/proto"
 )
-
-// keyOf returns the key that a configured listener is found by.
-func keyOf(s proto.SocketSpec) proto.Key {
-	network, address := canonical(s.Network, s.Address, "/")
-	return proto.Key{Network: network, Address: address, Port: s.Port}
-}
-
-// canonical brings an address to the one spelling that keys use: tcp4 and tcp6
-// only matter for the wildcard, IPs as netip writes them, paths clean and absolute.
-func canonical(network, address, directory string) (string, string) {
-	if proto.IsUnix(network) {
-		if strings.HasPrefix(address, "@") {
-			return network, address
-		}
-		if !path.IsAbs(address) {
-			address = path.Join(directory, address)
-		}
-		return network, path.Clean(address)
-	}
-	base := network[:3]
-	if address == "" {
-		switch network[3:] {
-		case "4":
-			address = "0.0.0.0"
-		case "6":
-			return base + "6", "::"
-		}
-		return base, address
-	}
-	if a, err := netip.ParseAddr(address); err == nil {
-		address = a.Unmap().String()
-	}
-	return base, address
-}
 
 // listen answers a worker's request for a socket: with a grant, an error, or
 // later, when the socket is bound.
@@ -66,133 +30,6 @@ func (c *Core) listen(w *Worker, req uint64, m proto.Listen) {
 		return
 	}
 	c.grant(w, h, req)
-}
-
-// find resolves a request: an existing handle that the worker may have, the key
-// for a new one, or why not.
-func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error) {
-	g := c.pools[w.Pool].generation(w.Gen)
-	if m.Name != "" {
-		for _, id := range g.Handles {
-			if h := c.handles[id]; h != nil && h.Key.Name == m.Name {
-				return h, h.Key, c.mayHold(w, h, m.Exclusive)
-			}
-		}
-		return nil, proto.Key{}, errorf(syscall.ENOENT, "pool %s has no listener %q (its listeners: %s)", w.Pool, m.Name, strings.Join(g.Spec.Listeners, ", "))
-	}
-	if !proto.KnownNetwork(m.Network) {
-		return nil, proto.Key{}, errorf(syscall.EINVAL, "unknown network %q (%s)", m.Network, strings.Join(proto.Networks, ", "))
-	}
-	if err := checkAddress(m); err != nil {
-		return nil, proto.Key{}, err
-	}
-	network, address := canonical(m.Network, m.Address, g.Spec.Confine.Directory)
-	key := proto.Key{Network: network, Address: address, Port: m.Port}
-	if m.Port == 0 && !proto.IsUnix(network) {
-		key.Index = c.freeIndex(w, key)
-	}
-	if h := c.at(key); h != nil {
-		return h, key, c.mayHold(w, h, m.Exclusive)
-	}
-	if err := c.allowed(g, key); err != nil {
-		return nil, key, err
-	}
-	if m.Exclusive {
-		if proto.IsDatagram(network) {
-			return nil, key, errorf(syscall.EINVAL, "a datagram socket cannot be exclusive")
-		}
-		key.Owner = w.owner()
-	}
-	return nil, key, nil
-}
-
-func checkAddress(m proto.Listen) *proto.Error {
-	switch {
-	case proto.IsUnix(m.Network) && m.Address == "":
-		return errorf(syscall.EINVAL, "a Unix socket needs a path")
-	case proto.IsUnix(m.Network):
-		return nil
-	case m.Port < 0 || m.Port > 65535:
-		return errorf(syscall.EINVAL, "port %d is out of range (0 to 65535)", m.Port)
-	}
-	if _, err := netip.ParseAddr(m.Address); m.Address != "" && err != nil {
-		return errorf(syscall.EINVAL, "%q is not an IP address (names are resolved by the worker)", m.Address)
-	}
-	return nil
-}
-
-func (w *Worker) owner() string { return w.Pool + "/" + strconv.Itoa(w.Slot) }
-
-// at finds the handle of a place. An empty host and the wildcards mean the same
-// as a configured wildcard listener of that port.
-func (c *Core) at(key proto.Key) *Handle {
-	if ids := c.places[key.Place()]; len(ids) > 0 {
-		return c.handles[ids[0]]
-	}
-	if key.Port == 0 || proto.IsUnix(key.Network) || !proto.IsWildcard(key.Address) {
-		return nil
-	}
-	for _, address := range []string{"", "::", "0.0.0.0"} {
-		for _, network := range []string{key.Network[:3], key.Network[:3] + "6"} {
-			for _, id := range c.places[proto.Key{Network: network, Address: address, Port: key.Port}] {
-				if h := c.handles[id]; h.Configured {
-					return h
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// freeIndex is the lowest index of a port-0 key that the worker does not use, so
-// that its i-th open one is every other worker's i-th.
-func (c *Core) freeIndex(w *Worker, key proto.Key) int {
-	for {
-		used := func(id proto.HandleID) bool { return c.handles[id].Key.Place() == key.Place() }
-		if !slices.ContainsFunc(w.Holds, used) && !slices.ContainsFunc(w.Waits, used) {
-			return key.Index
-		}
-		key.Index++
-	}
-}
-
-// mayHold says whether the worker can be granted an existing handle.
-func (c *Core) mayHold(w *Worker, h *Handle, exclusive bool) *proto.Error {
-	switch {
-	case slices.Contains(w.Holds, h.ID) || slices.Contains(w.Waits, h.ID):
-		return errorf(syscall.EADDRINUSE, "this worker listens on %s already", h.Key)
-	case h.Owner != "" && h.Owner != w.owner():
-		return errorf(syscall.EADDRINUSE, "%s is exclusive to %s", h.Key.Place(), h.Owner)
-	case exclusive && h.Owner == "":
-		return errorf(syscall.EADDRINUSE, "%s is shared already (asked for by %s), so it cannot be exclusive", h.Key.Place(), h.Asker)
-	}
-	return nil
-}
-
-// allowed applies bind_allow; by default any port from 1024, and any path below
-// the pool's working directory.
-func (c *Core) allowed(g *Generation, key proto.Key) *proto.Error {
-	spec := &g.Spec
-	if spec.AllowSet {
-		for _, rule := range spec.Allow {
-			if rule.Allows(key.Network, key.Address, key.Port) {
-				return nil
-			}
-		}
-		return errorf(syscall.EACCES, "pool %s may not bind %s (bind_allow in its configuration)", spec.Name, key)
-	}
-	switch {
-	case proto.IsUnix(key.Network) && strings.HasPrefix(key.Address, "@"):
-		return errorf(syscall.EACCES, "pool %s may not bind %s (an abstract name must be listed in bind_allow)", spec.Name, key)
-	case proto.IsUnix(key.Network):
-		if dir := path.Clean(spec.Confine.Directory); key.Address != dir && strings.HasPrefix(key.Address, strings.TrimSuffix(dir, "/")+"/") {
-			return nil
-		}
-		return errorf(syscall.EACCES, "pool %s may not bind %s (by default only below its working directory %s; see bind_allow)", spec.Name, key, spec.Confine.Directory)
-	case key.Port != 0 && key.Port < 1024:
-		return errorf(syscall.EACCES, "pool %s may not bind %s (by default only ports from 1024; see bind_allow, or configure a listener)", spec.Name, key)
-	}
-	return nil
 }
 
 // request makes a handle for a worker, and asks for its socket.
@@ -255,7 +92,7 @@ func (c *Core) bound(ev BoundHandle) {
 		c.grant(w, h, wt.Req)
 	}
 	c.changeBound(h, "")
-	if h.Holders == 0 && !h.Configured {
+	if h.Holders == 0 && !h.Configured && !c.awaitAskers(h) {
 		c.unheld(h, nil)
 	}
 	c.maybeQuit()
@@ -295,7 +132,8 @@ func (c *Core) grant(w *Worker, h *Handle, req uint64) {
 	ch.Handle, ch.Address, ch.Name = h.ID, h.Bound.Address, h.Key.Name
 	c.changed(ch)
 	c.do(Send{Worker: w.ID, Handle: h.ID, Envelope: proto.Envelope{Re: req, Body: proto.Grant{
-		Handle: h.ID, Network: h.Key.Network, Address: h.Bound.Address, Backlog: h.Bound.Backlog, Name: h.Key.Name,
+		Handle: h.ID, Network: h.Key.Network, Address: h.Bound.Address, Backlog: h.Bound.Backlog,
+		Name: c.pools[w.Pool].generation(w.Gen).nameOf(h.ID),
 	}}})
 	c.listeningMakesReady(w)
 }
@@ -320,10 +158,14 @@ func (c *Core) noteWish(w *Worker, h *Handle, m proto.Listen) {
 
 // dropHold: the worker does not hold the handle any more.
 func (c *Core) dropHold(w *Worker, h *Handle) {
+	c.unhold(w, h)
+	c.unheld(h, w)
+}
+
+func (c *Core) unhold(w *Worker, h *Handle) {
 	w.Holds = slices.DeleteFunc(w.Holds, func(id proto.HandleID) bool { return id == h.ID })
 	h.Holders--
 	c.touch(workerRef(w), handleRef(h))
-	c.unheld(h, w)
 }
 
 // stopWaiting: the worker that waited for a bind is gone.
@@ -345,11 +187,7 @@ func (c *Core) unheld(h *Handle, last *Worker) {
 		p := c.pools[last.Pool]
 		s := p.slot(last.Slot)
 		if d := p.generation(last.Gen).Spec.Timeouts.Linger; s != nil && c.wants(p, s) && !s.Serving && d > 0 {
-			h.Linger = c.now.Add(d)
-			c.arm(h.Linger, handleRef(h))
-			ch := c.about(h, WhatHandleLinger)
-			ch.Pool, ch.Slot, ch.Worker, ch.Delay = last.Pool, last.Slot, last.ID, d
-			c.changed(ch)
+			c.linger(h, d, last)
 			return
 		}
 	}
@@ -358,6 +196,19 @@ func (c *Core) unheld(h *Handle, last *Worker) {
 		return
 	}
 	c.release(h, "its last holder closed it")
+}
+
+// linger keeps a handle that nobody holds for a while; last is who held it, or nil.
+func (c *Core) linger(h *Handle, d time.Duration, last *Worker) {
+	h.Linger = c.now.Add(d)
+	c.arm(h.Linger, handleRef(h))
+	c.touch(handleRef(h))
+	ch := c.about(h, WhatHandleLinger)
+	ch.Delay = d
+	if last != nil {
+		ch.Pool, ch.Slot, ch.Worker = last.Pool, last.Slot, last.ID
+	}
+	c.changed(ch)
 }
 
 // release closes an open handle. Holders, if any, keep their own descriptors.
@@ -412,12 +263,4 @@ func (c *Core) refuseListen(w *Worker, req uint64, m proto.Listen, e *proto.Erro
 	}
 	c.changed(ch)
 	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: req, Body: *e}})
-}
-
-var errnoNames = map[syscall.Errno]string{
-	syscall.EADDRINUSE: "EADDRINUSE", syscall.EACCES: "EACCES", syscall.EINVAL: "EINVAL", syscall.ENOENT: "ENOENT",
-}
-
-func errorf(errno syscall.Errno, format string, args ...any) *proto.Error {
-	return &proto.Error{Code: errnoNames[errno], Errno: int(errno), Message: fmt.Sprintf(format, args...)}
 }

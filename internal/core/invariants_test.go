@@ -13,13 +13,14 @@ type invariants struct {
 	open     map[proto.HandleID]bool
 	launches map[uint64]bool // forgotten
 	greeted  map[proto.WorkerID]bool
-	surge    map[string]int // largest so far: a reload may lower it while a successor is on its way
+	rejoin   map[proto.WorkerID]bool // are ignored until their hello of the new epoch
+	surge    map[string]int          // largest so far: a reload may lower it while a successor is on its way
 	stopping bool
 	quit     bool
 }
 
 func newInvariants() *invariants {
-	return &invariants{requests: map[Waiter]bool{}, ops: map[OpID]bool{}, open: map[proto.HandleID]bool{}, launches: map[uint64]bool{}, greeted: map[proto.WorkerID]bool{}, surge: map[string]int{}}
+	return &invariants{requests: map[Waiter]bool{}, ops: map[OpID]bool{}, open: map[proto.HandleID]bool{}, launches: map[uint64]bool{}, greeted: map[proto.WorkerID]bool{}, rejoin: map[proto.WorkerID]bool{}, surge: map[string]int{}}
 }
 
 // after checks one step: every request answered exactly once; a granted handle
@@ -30,8 +31,10 @@ func (v *invariants) after(t testing.TB, c *Core, ev Event, actions []Action) {
 	v.asked(c, ev)
 	for _, a := range actions {
 		switch a := a.(type) {
+		case Changed:
+			v.stopping = v.stopping || a.What == WhatMasterStopping
 		case Spawn:
-			if c.m.Stopping || v.stopping {
+			if v.stopping {
 				t.Fatalf("%s after stop", text(a))
 			}
 			if v.launches[a.Launch] {
@@ -65,9 +68,11 @@ func (v *invariants) after(t testing.TB, c *Core, ev Event, actions []Action) {
 			v.quit = true
 		}
 	}
-	v.stopping = v.stopping || c.m.Stopping
-	v.counters(t, c)
-	v.workers(t, c)
+	if c.m.Stopping && !v.stopping {
+		t.Fatal("the master stops and did not say so")
+	}
+	checkCounters(t, c)
+	checkWorkers(t, c, v.surge)
 	if at, ok := c.NextDeadline(); ok && at <= c.now {
 		t.Fatalf("deadline %v has come and was not met (now %v)", at, c.now)
 	}
@@ -75,15 +80,17 @@ func (v *invariants) after(t testing.TB, c *Core, ev Event, actions []Action) {
 
 func (v *invariants) asked(c *Core, ev Event) {
 	switch ev := ev.(type) {
-	case Received:
-		id := ev.Envelope.ID
-		switch ev.Envelope.Body.(type) {
-		case proto.Listen, proto.Connections, proto.Hello:
-			w := c.workers[ev.Worker]
-			if id != 0 && w != nil && !v.repeated(c, ev) {
-				v.requests[Waiter{ev.Worker, id}] = true
+	case TookOver: // what was asked for is asked for again
+		for _, w := range c.workers {
+			v.rejoin[w.ID] = w.Rejoining
+		}
+		for wt := range v.requests {
+			if c.workers[wt.Worker].Linked {
+				delete(v.requests, wt)
 			}
 		}
+	case Received:
+		v.heard(c, ev)
 	case Configured:
 		v.ops[ev.Op] = true
 		for _, p := range ev.Config.Pools {
@@ -111,12 +118,34 @@ func (v *invariants) asked(c *Core, ev Event) {
 	}
 }
 
-// repeated: a second hello of the same epoch is not answered.
-func (v *invariants) repeated(c *Core, ev Received) bool {
-	h, ok := ev.Envelope.Body.(proto.Hello)
-	again := v.greeted[ev.Worker]
-	v.greeted[ev.Worker] = again || ok
-	return ok && again && h.Epoch == c.m.Epoch
+// heard notes a request that is owed an answer.
+func (v *invariants) heard(c *Core, ev Received) {
+	w, id := c.workers[ev.Worker], ev.Envelope.ID
+	if w == nil {
+		return
+	}
+	switch m := ev.Envelope.Body.(type) {
+	case proto.Hello:
+		if v.rejoin[w.ID] {
+			v.rejoin[w.ID] = m.Epoch != c.m.Epoch
+			v.greeted[w.ID] = true
+			return // it tells, and asks nothing
+		}
+		again := v.greeted[w.ID]
+		v.greeted[w.ID] = true
+		if again && m.Epoch == c.m.Epoch {
+			return
+		}
+	case proto.Listen, proto.Connections:
+		if v.rejoin[w.ID] {
+			return // it repeats it
+		}
+	default:
+		return
+	}
+	if id != 0 {
+		v.requests[Waiter{w.ID, id}] = true
+	}
 }
 
 func (v *invariants) sent(t testing.TB, a Send) {
@@ -124,6 +153,9 @@ func (v *invariants) sent(t testing.TB, a Send) {
 	if g, ok := a.Envelope.Body.(proto.Grant); ok {
 		if !v.open[g.Handle] || a.Handle != g.Handle {
 			t.Fatalf("granted handle %d is not open", g.Handle)
+		}
+		if v.rejoin[a.Worker] {
+			t.Fatalf("%s before the worker's hello", text(a))
 		}
 	}
 	if a.Envelope.Re == 0 {
@@ -136,7 +168,13 @@ func (v *invariants) sent(t testing.TB, a Send) {
 	delete(v.requests, key)
 }
 
-func (v *invariants) counters(t testing.TB, c *Core) {
+// fataler is what the checks need of *testing.T, *rapid.T and their like.
+type fataler interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+func checkCounters(t fataler, c *Core) {
 	t.Helper()
 	live := 0
 	for _, p := range c.pools {
@@ -200,9 +238,9 @@ func (v *invariants) counters(t testing.TB, c *Core) {
 	}
 }
 
-// workers checks that slots and workers know each other, and that there are never
+// checkWorkers checks that slots and workers know each other, and that there are never
 // more workers on their way to serve than desired and surge allow.
-func (v *invariants) workers(t testing.TB, c *Core) {
+func checkWorkers(t fataler, c *Core, surges map[string]int) {
 	t.Helper()
 	attached := map[string]int{}
 	for _, w := range c.workers {
@@ -223,7 +261,7 @@ func (v *invariants) workers(t testing.TB, c *Core) {
 	}
 	for name, n := range attached {
 		p := c.pools[name]
-		surge := v.surge[name]
+		surge := surges[name]
 		if n > p.Desired+surge {
 			t.Fatalf("pool %s has %d workers, desired %d and surge %d", name, n, p.Desired, surge)
 		}

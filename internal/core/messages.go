@@ -9,8 +9,12 @@ import (
 // received handles one message of a worker. Messages that only the master sends,
 // and requests that make no sense now, get an error answer and change nothing.
 func (c *Core) received(w *Worker, e proto.Envelope) {
+	hello, ok := e.Body.(proto.Hello)
+	if w.Rejoining && (!ok || hello.Epoch != c.m.Epoch) {
+		return // meant for the master before; what matters is repeated
+	}
 	c.touch(workerRef(w))
-	if hello, ok := e.Body.(proto.Hello); ok {
+	if ok {
 		c.hello(w, e.ID, hello)
 		return
 	}
@@ -50,55 +54,35 @@ func (c *Core) received(w *Worker, e proto.Envelope) {
 }
 
 // hello greets a new worker; said again, after a new master's welcome, it tells
-// what the worker holds, which then counts.
+// what the worker holds, which then counts, and is not answered.
 func (c *Core) hello(w *Worker, id uint64, m proto.Hello) {
 	if !slices.ContainsFunc(m.Versions, func(v int) bool { return v >= proto.MinVersion && v <= proto.Version }) {
 		c.answerError(w, id, proto.CodeVersion, "this master speaks protocol version 1")
 		return
 	}
-	again := w.Greeted
-	w.Greeted = true
-	if again && m.Epoch == c.m.Epoch {
-		c.reconcile(w, m)
-	}
-	p := c.pools[w.Pool]
-	g := p.generation(w.Gen)
-	welcome := proto.Welcome{Version: proto.Version, Epoch: c.m.Epoch, Pool: w.Pool, Slot: w.Slot, Worker: w.ID, Generation: w.Gen}
-	for _, hid := range g.Handles {
-		if h := c.handles[hid]; h != nil {
-			welcome.Listeners = append(welcome.Listeners, proto.Endpoint{Name: h.Key.Name, Network: h.Key.Network, Address: h.Bound.Address})
-		}
-	}
-	if !again || m.Epoch != c.m.Epoch {
-		c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: id, Body: welcome}})
+	if w.Rejoining {
+		c.rejoin(w, m)
+		return
 	}
 	if m.Counts != nil {
 		c.counted(w, 0, *m.Counts)
 	}
+	if w.Greeted && m.Epoch == c.m.Epoch {
+		return
+	}
+	w.Greeted = true
+	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: id, Body: c.welcome(w)}})
 }
 
-// reconcile takes the worker's word for its state and for what it holds, as far
-// as it may hold it.
-func (c *Core) reconcile(w *Worker, m proto.Hello) {
-	for _, id := range slices.Clone(w.Holds) {
-		if h := c.handles[id]; h != nil && !slices.Contains(m.Holds, id) {
-			c.dropHold(w, h)
+func (c *Core) welcome(w *Worker) proto.Welcome {
+	m := proto.Welcome{Version: proto.Version, Epoch: c.m.Epoch, Pool: w.Pool, Slot: w.Slot, Worker: w.ID, Generation: w.Gen}
+	g := c.pools[w.Pool].generation(w.Gen)
+	for _, id := range g.Handles {
+		if h := c.handles[id]; h != nil {
+			m.Listeners = append(m.Listeners, proto.Endpoint{Name: g.nameOf(id), Network: h.Key.Network, Address: h.Bound.Address})
 		}
 	}
-	for _, id := range m.Holds {
-		if h := c.handles[id]; h != nil && h.State == HandleOpen && c.mayHold(w, h, h.Owner != "") == nil {
-			w.Holds = append(w.Holds, id)
-			h.Holders++
-			h.Linger = 0
-			c.touch(handleRef(h))
-		}
-	}
-	switch m.State {
-	case proto.StateReady:
-		c.life(w, evReady, input{})
-	case proto.StateDraining:
-		c.life(w, evDraining, input{cause: "found draining"})
-	}
+	return m
 }
 
 // listeningMakesReady: with ready = "listening" a worker is ready when it holds

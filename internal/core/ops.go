@@ -78,7 +78,8 @@ func (c *Core) settle(p *Pool) {
 			c.opDone(op)
 		}
 	}
-	if p.WasReady {
+	gaveUp := func(s Slot) bool { return s.Done && s.Limited }
+	if p.WasReady || p.DoneSlots > 0 && slices.ContainsFunc(p.Slots, gaveUp) {
 		return
 	}
 	p.WasReady = true
@@ -152,7 +153,11 @@ func (c *Core) stop(ev StopAsked) {
 	c.m.Code = max(c.m.Code, ev.Code)
 	c.touch(Ref{Kind: RefMaster})
 	cause := "the master stops"
-	c.changed(Changed{What: WhatMasterStopping, Slot: -1, Op: ev.Op})
+	how := "graceful"
+	if ev.Fast {
+		how = "fast"
+	}
+	c.changed(Changed{What: WhatMasterStopping, Slot: -1, Op: ev.Op, Cause: how})
 	if first {
 		c.dropChanges(cause)
 	}

@@ -3,11 +3,7 @@ package core
 import (
 	"fmt"
 	"slices"
-	"time"
 )
-
-// slowRetry is the interval of the tries at the restart limit with on_limit = "slow".
-const slowRetry = time.Minute
 
 func (p *Pool) slot(index int) *Slot {
 	if index < 0 || index >= len(p.Slots) {
@@ -158,7 +154,7 @@ func (c *Core) backoff(p *Pool, s *Slot, w *Worker, text string) {
 	}
 	delay = c.jitter(delay)
 	what := WhatSlotBackoff
-	if r.Max > 0 && len(s.Failures) > r.Max {
+	if r.Max > 0 && (s.Limited || len(s.Failures) > r.Max) { // a slow try that fails is followed by another slow one
 		s.Limited = true
 		what = WhatSlotFailed
 		switch r.OnLimit {
@@ -170,8 +166,8 @@ func (c *Core) backoff(p *Pool, s *Slot, w *Worker, text string) {
 			delay = 0
 			defer c.stop(StopAsked{Code: 1})
 		default:
-			delay = max(slowRetry, delay)
-			s.Failures = s.Failures[len(s.Failures)-r.Max:]
+			delay = max(r.Window, delay)
+			s.Failures = s.Failures[max(0, len(s.Failures)-r.Max):]
 		}
 	}
 	if delay > 0 {

@@ -36,7 +36,7 @@ const (
 
 // What happens at the restart limit.
 const (
-	LimitSlow = "slow" // one try every slowRetry
+	LimitSlow = "slow" // one try every restart_window
 	LimitStop = "stop" // no further try
 	LimitExit = "exit" // the master stops and exits 1
 )
@@ -44,21 +44,21 @@ const (
 // PoolSpec is a pool as configured. A change of Fingerprint means that workers
 // must be replaced; everything else applies to those that run.
 type PoolSpec struct {
-	Name        string            `json:"name"`
-	Desired     int               `json:"desired"`
-	Fingerprint string            `json:"fingerprint"`
-	Launch      uint64            `json:"launch"` // the shell's number for how to start a worker
-	Protocol    string            `json:"protocol"`
-	Listeners   []string          `json:"listeners,omitempty"`
-	Allow       []proto.BindRule  `json:"allow,omitempty"`
-	AllowSet    bool              `json:"allow_set,omitempty"` // Allow replaces the default rule
-	Confine     proto.Confine     `json:"confine"`             // for Unix paths that workers name
-	Ready       string            `json:"ready"`
-	ReadyDelay  time.Duration     `json:"ready_delay,omitempty"`
-	Timeouts    Timeouts          `json:"timeouts"`
-	Restart     RestartPolicy     `json:"restart"`
-	Rollout     RolloutPolicy     `json:"rollout"`
-	Labels      map[string]string `json:"labels,omitempty"`
+	Name        string           `json:"name"`
+	Desired     int              `json:"desired"`
+	Fingerprint string           `json:"fingerprint"`
+	Launch      uint64           `json:"launch"` // the shell's number for how to start a worker
+	Protocol    string           `json:"protocol"`
+	Listeners   []string         `json:"listeners,omitempty"`
+	Allow       []proto.BindRule `json:"allow,omitempty"`
+	AllowSet    bool             `json:"allow_set,omitempty"` // Allow replaces the default rule
+	Confine     proto.Confine    `json:"confine"`             // for Unix paths that workers name
+	Ready       string           `json:"ready"`
+	ReadyDelay  time.Duration    `json:"ready_delay,omitempty"`
+	Timeouts    Timeouts         `json:"timeouts"`
+	Restart     RestartPolicy    `json:"restart"`
+	Rollout     RolloutPolicy    `json:"rollout"`
+	StopSignal  int              `json:"stop_signal"`
 }
 
 // Timeouts of a worker's life.

@@ -40,6 +40,7 @@ type Master struct {
 	Fast       bool           `json:"fast,omitempty"`
 	Code       int            `json:"code,omitempty"` // exit code when stopped
 	Quit       bool           `json:"quit,omitempty"`
+	TookOver   Time           `json:"took_over,omitempty"` // when this master took over; 0 = it began anew
 }
 
 // ListenerRef says which handle a configured listener is.
@@ -101,9 +102,10 @@ type Worker struct {
 	Gen       uint64           `json:"gen"`
 	PID       int              `json:"pid,omitempty"`
 	State     WorkerState      `json:"state"`
-	Attached  bool             `json:"attached,omitempty"` // is its slot's Current or Next
-	Linked    bool             `json:"linked,omitempty"`   // has a link
-	Greeted   bool             `json:"greeted,omitempty"`  // said hello
+	Attached  bool             `json:"attached,omitempty"`  // is its slot's Current or Next
+	Linked    bool             `json:"linked,omitempty"`    // has a link
+	Greeted   bool             `json:"greeted,omitempty"`   // said hello
+	Rejoining bool             `json:"rejoining,omitempty"` // ignored until its hello of this epoch, see takeover.go
 	Begun     Time             `json:"begun"`
 	ReadyAt   Time             `json:"ready_at,omitempty"`
 	Deadline  Time             `json:"deadline,omitempty"` // of its state
@@ -115,8 +117,9 @@ type Worker struct {
 	Waits     []proto.HandleID `json:"waits,omitempty"`       // handles being bound for it
 	Connected *int64           `json:"connections,omitempty"` // open, as it last said
 	Accepted  uint64           `json:"accepted,omitempty"`
-	Asked     uint64           `json:"asked,omitempty"` // id of the count request it has not answered
-	Text      string           `json:"text,omitempty"`  // its status line
+	Asked     uint64           `json:"asked,omitempty"`   // id of the count request it has not answered
+	Gathers   []uint64         `json:"gathers,omitempty"` // that wait for its counts
+	Text      string           `json:"text,omitempty"`    // its status line
 }
 
 // Handle states.
@@ -156,14 +159,14 @@ type Wish struct {
 
 // Gather is a count of connections under way.
 type Gather struct {
-	ID       uint64           `json:"id"`
-	Op       OpID             `json:"op,omitempty"`
-	Worker   proto.WorkerID   `json:"worker,omitempty"` // or a worker asked
-	Req      uint64           `json:"req,omitempty"`
-	Pool     string           `json:"pool,omitempty"`
-	Deadline Time             `json:"deadline"`
-	Waiting  []proto.WorkerID `json:"waiting,omitempty"`
-	Answers  []WorkerCount    `json:"answers,omitempty"`
+	ID       uint64         `json:"id"`
+	Op       OpID           `json:"op,omitempty"`
+	Worker   proto.WorkerID `json:"worker,omitempty"` // or a worker asked
+	Req      uint64         `json:"req,omitempty"`
+	Pool     string         `json:"pool,omitempty"`
+	Deadline Time           `json:"deadline"`
+	Before   proto.WorkerID `json:"before"` // concerns workers with smaller ids
+	Open     int            `json:"open"`   // workers that have not answered
 }
 
 // Operation is a command that somebody waits for.
@@ -181,6 +184,7 @@ type Change struct {
 	Kind    string           `json:"kind"`
 	Config  Config           `json:"config"`
 	Force   []string         `json:"force,omitempty"`
+	Only    []string         `json:"only,omitempty"`
 	Binding []proto.HandleID `json:"binding,omitempty"` // not answered yet
 	Handles []proto.HandleID `json:"handles,omitempty"` // of Config.Listeners, in that order; pinned while the change is under way
 }
@@ -198,7 +202,7 @@ func (c *Core) State() State {
 	}
 	s.Workers = sortedBy(c.workers, Worker.clone, func(w Worker) uint64 { return uint64(w.ID) })
 	s.Handles = sortedBy(c.handles, Handle.clone, func(h Handle) uint64 { return uint64(h.ID) })
-	s.Gathers = sortedBy(c.gathers, Gather.clone, func(g Gather) uint64 { return g.ID })
+	s.Gathers = sortedBy(c.gathers, func(g Gather) Gather { return g }, func(g Gather) uint64 { return g.ID })
 	s.Operations = sortedBy(c.ops, func(o Operation) Operation { return o }, func(o Operation) uint64 { return uint64(o.ID) })
 	return s
 }
@@ -246,7 +250,7 @@ func (m Master) clone() Master {
 }
 
 func (w Worker) clone() Worker {
-	w.Holds, w.Waits = slices.Clone(w.Holds), slices.Clone(w.Waits)
+	w.Holds, w.Waits, w.Gathers = slices.Clone(w.Holds), slices.Clone(w.Waits), slices.Clone(w.Gathers)
 	if w.Connected != nil {
 		n := *w.Connected
 		w.Connected = &n
@@ -259,13 +263,8 @@ func (h Handle) clone() Handle {
 	return h
 }
 
-func (g Gather) clone() Gather {
-	g.Waiting, g.Answers = slices.Clone(g.Waiting), slices.Clone(g.Answers)
-	return g
-}
-
 func (ch Change) clone() Change {
-	ch.Force, ch.Binding, ch.Handles = slices.Clone(ch.Force), slices.Clone(ch.Binding), slices.Clone(ch.Handles)
+	ch.Force, ch.Only, ch.Binding, ch.Handles = slices.Clone(ch.Force), slices.Clone(ch.Only), slices.Clone(ch.Binding), slices.Clone(ch.Handles)
 	ch.Config.Listeners, ch.Config.Pools = slices.Clone(ch.Config.Listeners), slices.Clone(ch.Config.Pools)
 	return ch
 }

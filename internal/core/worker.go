@@ -112,7 +112,7 @@ func (c *Core) stillThere(w *Worker, _ input) {
 }
 
 func (c *Core) gracefulOver(w *Worker, _ input) {
-	c.kill(w, fmt.Sprintf("did not drain within %v", c.spec(w).Timeouts.Graceful))
+	c.kill(w, fmt.Sprintf("did not drain within %v", c.gracefulOf(w)))
 }
 
 func (c *Core) beginKilling(w *Worker, _ input) { c.kill(w, w.Cause) }
@@ -124,7 +124,7 @@ func (c *Core) kill(w *Worker, cause string) {
 	ch := w.of(WhatWorkerKilling)
 	ch.Cause, ch.Delay = cause, c.spec(w).Timeouts.Kill
 	c.changed(ch)
-	c.do(Terminate{w.ID})
+	c.do(Terminate{w.ID, c.spec(w).StopSignal})
 	c.setDeadline(w, c.spec(w).Timeouts.Kill)
 }
 
@@ -172,7 +172,7 @@ func (c *Core) tellDrain(w *Worker, _ input) {
 		c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Body: proto.Drain{DeadlineMS: d.Milliseconds(), Reason: w.Cause}}})
 		return
 	}
-	c.do(Terminate{w.ID})
+	c.do(Terminate{w.ID, c.spec(w).StopSignal})
 }
 
 func (c *Core) drainDeadline(w *Worker, _ input) { c.setDeadline(w, c.gracefulOf(w)) }
@@ -247,7 +247,7 @@ func (c *Core) ended(w *Worker, exit Exit, text string) {
 	for _, id := range slices.Clone(w.Holds) {
 		c.dropHold(w, c.handles[id])
 	}
-	c.leaveGathers(w)
+	c.answered(w)
 	if s := p.slot(w.Slot); s != nil && s.After == w.ID {
 		s.After = 0
 		c.fill(p, s)

@@ -51,7 +51,7 @@ is "$(systemctl is-active supervisord.service)" inactive >/dev/null || echo "FAI
 
 # A client that waits before the daemon is up starts it, and is served.
 check activation-by-tcp served http://127.0.0.1:8080/
-check active is "$(systemctl is-active supervisord.service)" active
+check active await systemctl is-active supervisord.service
 pid=$(show MainPID)
 check served-by-address served --unix-socket /run/plain.sock http://x/
 check served-on-own-socket served http://127.0.0.1:8081/
