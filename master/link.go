@@ -21,6 +21,9 @@ const (
 	// that it is read more slowly, which only it notices.
 	linkBurst = 1000
 	linkRate  = 2000
+	// linkGarbage is how many packets of a worker may be no message, or carry files
+	// that nobody asked for. With one more it has lost the master's ear.
+	linkGarbage = 16
 )
 
 // workerLink is the master's end of a worker's link. Sending belongs to the loop,
@@ -67,6 +70,7 @@ func (l *workerLink) read() {
 	defer l.m.pumps.Done()
 	defer close(l.ended)
 	bucket := newBucket(linkBurst, linkRate)
+	bad := 0
 	for {
 		e, _, err := l.in.Recv() // files: none are allowed, and Recv closed them
 		switch {
@@ -75,6 +79,14 @@ func (l *workerLink) read() {
 				return
 			}
 		case link.IsProtocol(err):
+			if !errors.Is(err, proto.ErrUnknownMessage) { // which a newer worker may send
+				bad++
+			}
+			if bad > linkGarbage {
+				l.m.post(core.LinkBroken{Worker: l.id, Cause: "sends garbage over its link: " + err.Error()})
+				l.drop()
+				return
+			}
 			l.refuse(e, err)
 		default:
 			if !errors.Is(err, fdpass.ErrClosed) {
@@ -86,10 +98,20 @@ func (l *workerLink) read() {
 	}
 }
 
-// refuse answers a message that is no message. It is the worker's fault, so it is
-// named, and nothing else happens.
+// drop reads on and throws away, so that the end of the link is seen, until it ends.
+func (l *workerLink) drop() {
+	bucket := newBucket(linkBurst, linkRate)
+	for {
+		if _, _, err := l.in.Recv(); err != nil && !link.IsProtocol(err) {
+			return
+		}
+		bucket.take(l.m.done)
+	}
+}
+
+// refuse answers a packet that is no message, when it had a number to answer to.
 func (l *workerLink) refuse(e proto.Envelope, err error) {
-	l.m.log.Warn("message of a worker refused", "worker", l.id, "err", err)
+	l.m.log.Debug("message refused", "worker", l.id, "err", err)
 	if e.ID == 0 {
 		return
 	}
@@ -119,8 +141,7 @@ func (m *Master) send(a core.Send) {
 		file = m.sockets[a.Handle].file
 	}
 	if err := p.link.send(data, file); err != nil {
-		m.log.Warn("worker does not read its link", "worker", a.Worker, "err", err)
-		m.later = append(m.later, core.LinkFull{Worker: a.Worker})
+		m.later = append(m.later, core.LinkBroken{Worker: a.Worker, Cause: "does not read its link: " + err.Error()})
 	}
 }
 

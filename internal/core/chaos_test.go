@@ -149,7 +149,7 @@ func (w *world) workerActs(id proto.WorkerID) {
 		w.step(LinkClosed{id})
 	case 2:
 		if w.next(4) == 0 {
-			w.step(LinkFull{id})
+			w.step(LinkBroken{Worker: id, Cause: "does not read its link"})
 		}
 	case 3, 4:
 		say(proto.Hello{Versions: []int{1}, Epoch: w.d.c.Master().Epoch - uint64(w.next(2)), State: []string{"", "ready", "draining"}[w.next(3)], Holds: []proto.HandleID{proto.HandleID(w.next(4))}})

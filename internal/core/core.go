@@ -132,8 +132,8 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		c.lifeOf(ev.Worker, evExited, input{exit: ev.Exit})
 	case LinkClosed:
 		c.lifeOf(ev.Worker, evLinkClosed, input{})
-	case LinkFull:
-		c.lifeOf(ev.Worker, evLinkFull, input{})
+	case LinkBroken:
+		c.lifeOf(ev.Worker, evLinkBroken, input{cause: ev.Cause})
 	}
 	c.due()
 	c.wide = len(c.touched) > 64

@@ -73,8 +73,12 @@ type (
 	}
 	// LinkClosed means that the worker's end of the link is closed.
 	LinkClosed struct{ Worker proto.WorkerID }
-	// LinkFull means that the worker does not read what it is sent.
-	LinkFull struct{ Worker proto.WorkerID }
+	// LinkBroken means that the worker does not do its part on the link: it does not
+	// read what it is sent, or sends what is no message.
+	LinkBroken struct {
+		Worker proto.WorkerID
+		Cause  string
+	}
 )
 
 // Events of handles.
@@ -111,6 +115,6 @@ func (StageFailed) event() {}
 func (Exited) event()      {}
 func (Received) event()    {}
 func (LinkClosed) event()  {}
-func (LinkFull) event()    {}
+func (LinkBroken) event()    {}
 func (BoundHandle) event() {}
 func (BindFailed) event()  {}

@@ -261,6 +261,6 @@ func (c *Core) refuseListen(w *Worker, req uint64, m proto.Listen, e *proto.Erro
 	case proto.IsUnix(m.Network):
 		ch.Address = m.Network + " " + m.Address
 	}
-	c.changed(ch)
+	c.refused(w, ch)
 	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: req, Body: *e}})
 }

@@ -195,7 +195,7 @@ func (d *driver) line(line string) string {
 	case "linkclosed":
 		return d.step(LinkClosed{w})
 	case "linkfull":
-		return d.step(LinkFull{w})
+		return d.step(LinkBroken{Worker: w, Cause: "does not read its link"})
 	case "bound":
 		h, _ := d.c.Handle(proto.HandleID(id))
 		addr := h.Spec.Address

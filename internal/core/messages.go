@@ -103,11 +103,27 @@ func (c *Core) listeningMakesReady(w *Worker) {
 func (c *Core) answerError(w *Worker, re uint64, code, message string) {
 	ch := w.of(WhatWorkerRefused)
 	ch.Cause = message
-	c.changed(ch)
+	c.refused(w, ch)
 	if re != 0 {
 		c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: re, Body: proto.Error{Code: code, Message: message}}})
 	}
 }
+
+// refused tells of a refusal, of a worker that goes on for ever less and less
+// often: it is to be seen, and not to fill the log.
+func (c *Core) refused(w *Worker, ch Changed) {
+	w.Refused++
+	c.touch(workerRef(w))
+	if w.Refused > refusedAll && w.Refused&(w.Refused-1) != 0 {
+		return
+	}
+	ch.Attempt = w.Refused
+	c.changed(ch)
+}
+
+// refusedAll is how many refusals of a worker are each told; then every second,
+// fourth, eighth ... one.
+const refusedAll = 8
 
 // clip bounds a text that a worker chose.
 func clip(s string, n int) string {

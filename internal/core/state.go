@@ -120,6 +120,7 @@ type Worker struct {
 	Asked     uint64           `json:"asked,omitempty"`   // id of the count request it has not answered
 	Gathers   []uint64         `json:"gathers,omitempty"` // that wait for its counts
 	Text      string           `json:"text,omitempty"`    // its status line
+	Refused   int              `json:"refused,omitempty"` // requests that were refused
 }
 
 // Handle states.

@@ -92,8 +92,8 @@ func (c *Core) startTimeout(w *Worker, _ input) {
 	c.lose(w, w.Failure, false)
 }
 
-func (c *Core) linkFull(w *Worker, _ input) {
-	w.Failure = "does not read its link"
+func (c *Core) linkBroken(w *Worker, in input) {
+	w.Failure = in.cause
 	c.kill(w, w.Failure)
 	c.lose(w, w.Failure, false)
 }
