@@ -79,6 +79,7 @@ type Pool struct {
 	ReadyDelay time.Duration // with Ready "delay"
 
 	StartTimeout    time.Duration `key:"start_timeout" default:"60s" min:"1ms" applies:"reload" doc:"A worker that is not ready after this is ended and counts as failed."`
+	Linger          time.Duration `key:"linger" default:"30s" applies:"reload" doc:"How long a socket that a worker asked for stays open, with its queue, when its last holder died and a successor is to come. Configured listeners stay open in any case."`
 	MinUptime       time.Duration `key:"min_uptime" default:"5s" applies:"reload" doc:"A worker that was ready for less did not run well: its restart is delayed."`
 	GracefulTimeout time.Duration `key:"graceful_timeout" default:"30s" alias:"stopwaitsecs" applies:"reload" doc:"How long a draining worker may finish what is open."`
 	KillTimeout     time.Duration `key:"kill_timeout" default:"5s" applies:"reload" doc:"After graceful_timeout: from the last stop signal to SIGKILL."`
@@ -88,7 +89,7 @@ type Pool struct {
 	StopSignalNumber int
 
 	Restart         string        `key:"restart" default:"always" values:"always on-failure never" alias:"autorestart" applies:"reload" doc:"When a worker that ended by itself is started again."`
-	RestartDelay    time.Duration `key:"restart_delay" default:"100ms" applies:"reload" doc:"Delay before the second restart in a row; it doubles each time, give or take a fifth."`
+	RestartDelay    time.Duration `key:"restart_delay" default:"100ms" applies:"reload" doc:"Delay before a worker that was ready for less than min_uptime is replaced; it doubles each time in a row, give or take a fifth. One that ran longer is replaced at once."`
 	RestartMaxDelay time.Duration `key:"restart_max_delay" default:"30s" applies:"reload" doc:"Longest delay before a restart."`
 	MaxRestarts     int           `key:"max_restarts" default:"10" min:"1" max:"1000000" applies:"reload" doc:"More restarts of a slot than this in restart_window reach the limit."`
 	RestartWindow   time.Duration `key:"restart_window" default:"60s" min:"1ms" applies:"reload" doc:"Time in which restarts are counted."`

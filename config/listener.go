@@ -17,7 +17,7 @@ type listenerKeys struct {
 	From          string        `key:"from" applies:"restart" doc:"Take a socket that systemd passed instead of binding one: 'systemd:NAME', with NAME from FileDescriptorName= of the socket unit."`
 	Policy        string        `key:"policy" default:"shared" values:"shared" later:"round_robin least_connections source_hash reuse_port" applies:"restart" doc:"How connections reach the workers: 'shared', all accept from one socket."`
 	Exclusive     bool          `key:"exclusive" default:"false" for:"stream" applies:"restart" doc:"The socket belongs to one worker; only for one pool with one worker."`
-	Linger        time.Duration `key:"linger" default:"30s" applies:"reload" doc:"How long the socket stays open, with its queue, once the last worker that held it died."`
+	Linger        time.Duration `key:"linger" default:"30s" applies:"reload" doc:"Without effect on a configured listener, which stays open as long as it is configured; accepted so that a file need not change when the same address is asked for by a worker instead (linger of the pool)."`
 	Backlog       int           `key:"backlog" default:"511" min:"1" max:"2147483647" for:"stream" applies:"restart" doc:"Length of the queue of connections not yet accepted, listen(2). The kernel caps it at net.core.somaxconn."`
 	IPv6Only      bool          `key:"ipv6_only" default:"false" for:"ip" applies:"restart" doc:"IPV6_V6ONLY: an IPv6 wildcard takes no IPv4."`
 	NoDelay       *bool         `key:"no_delay" alias:"tcp_nodelay nodelay" for:"tcp" applies:"restart" doc:"TCP_NODELAY of accepted connections."`

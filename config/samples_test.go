@@ -48,6 +48,7 @@ var samples = map[string][]string{
 	"pool.ready":                {`"listening"`, `"delay:59s"`, `"delay:0s"`},
 	"pool.start_timeout":        {`"2h"`, `"90m"`},
 	"pool.min_uptime":           {`"1s"`},
+	"pool.linger":               {`"1s"`},
 	"pool.graceful_timeout":     {`"0s"`},
 	"pool.kill_timeout":         {`"1us"`},
 	"pool.drain_delay":          {`"5s"`},

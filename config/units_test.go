@@ -145,7 +145,7 @@ func TestDefaults(t *testing.T) {
 	c := mustParse(t, "[pool.web]\ncommand = [\"./web\"]\n", dir)
 	want := Pool{
 		Name: "web", Command: []string{"./web"}, Workers: 1, Protocol: "native", UID: -1, GID: -1, WorkingDirectory: dir, Umask: 0o027,
-		Ready: "notify", StartTimeout: time.Minute, MinUptime: 5 * time.Second, GracefulTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
+		Ready: "notify", StartTimeout: time.Minute, Linger: 30 * time.Second, MinUptime: 5 * time.Second, GracefulTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
 		StopSignal: "SIGTERM", StopSignalNumber: int(syscall.SIGTERM), Restart: "always", RestartDelay: 100 * time.Millisecond,
 		RestartMaxDelay: 30 * time.Second, MaxRestarts: 10, RestartWindow: time.Minute, OnLimit: "slow", Output: "capture",
 		Rollout: Rollout{MaxSurge: 1, Monitor: 5 * time.Second, OnFailure: "rollback", Order: "newest", MaxGenerations: 5, GenerationTimeout: 10 * time.Minute},

@@ -12,11 +12,12 @@ import (
 )
 
 // Commands run in the goroutine of whoever asks: files are read there, and only
-// the finished wish is posted to the loop. Each returns the operation's number, 0
-// when it was refused before it became one; done is called once, from any goroutine.
+// the finished wish is posted to the loop. taken is called with the operation's
+// number once there is one (a wish can be refused before), then done, once, with
+// what came of it. Both are called from any goroutine and must not block.
 
 // reload loads the configuration again. A bad one changes nothing.
-func (m *Master) reload(done func(api.Result)) core.OpID {
+func (m *Master) reload(taken func(core.OpID), done func(api.Result)) {
 	m.tell(systemd.Reloading(systemd.Monotonic()), systemd.Status("reloading"))
 	answer := done
 	done = func(res api.Result) {
@@ -25,7 +26,7 @@ func (m *Master) reload(done func(api.Result)) core.OpID {
 	}
 	if m.opts.Load == nil {
 		done(api.Result{Error: "this daemon runs without a configuration file, so there is nothing to reload", Kind: api.KindUsage})
-		return 0
+		return
 	}
 	cfg, err := m.opts.Load()
 	if err != nil {
@@ -36,23 +37,22 @@ func (m *Master) reload(done func(api.Result)) core.OpID {
 		}
 		m.log.Error("configuration refused", "err", err.Error())
 		done(api.Result{Error: err.Error(), Kind: kind})
-		return 0
+		return
 	}
 	planned, err := m.launches.plan(cfg)
 	if err != nil {
 		done(api.Result{Error: err.Error(), Kind: api.KindFailed})
-		return 0
+		return
 	}
-	var op core.OpID
 	ok := m.call(func() {
-		op = m.newOp(func(res core.Result) { done(m.result(res)) })
+		op := m.newOp(func(res core.Result) { done(m.result(res)) })
+		taken(op)
 		m.pending[op] = candidate{cfg, planned}
 		m.step(core.Configured{Op: op, Kind: "reload", Config: planned})
 	})
 	if !ok {
 		done(stopped)
 	}
-	return op
 }
 
 var stopped = api.Result{Error: "the master has stopped", Kind: api.KindFailed}
@@ -78,28 +78,38 @@ func (m *Master) inForce(op core.OpID) {
 // generation they are on, with the executable looked up anew. While a roll-out of
 // one of them is under way it waits for its end: only then is it clear what there
 // is to be restarted.
-func (m *Master) restart(pool string, done func(api.Result)) core.OpID {
+func (m *Master) restart(pool string, taken func(core.OpID), done func(api.Result)) {
+	if len(m.running(pool)) == 0 {
+		done(api.Result{Error: "there is no pool " + pool, Kind: api.KindUsage})
+		return
+	}
+	var op core.OpID
+	if !m.call(func() { op = m.newOp(func(res core.Result) { done(m.result(res)) }) }) {
+		done(stopped)
+		return
+	}
+	taken(op)
 	for {
 		_, wake := m.ring.since(m.ring.last())
-		op, busy := m.tryRestart(pool, done)
-		if !busy {
-			return op
+		if !m.tryRestart(pool, op, done) {
+			return
 		}
 		select {
 		case <-wake:
 		case <-m.done:
 			done(stopped)
-			return 0
+			return
 		}
 	}
 }
 
 // tryRestart returns busy when a roll-out is under way.
-func (m *Master) tryRestart(pool string, done func(api.Result)) (op core.OpID, busy bool) {
+func (m *Master) tryRestart(pool string, op core.OpID, done func(api.Result)) (busy bool) {
 	running := m.running(pool)
-	if len(running) == 0 {
-		done(api.Result{Error: "there is no pool " + pool, Kind: api.KindUsage})
-		return 0, false
+	if len(running) == 0 { // removed while this waited
+		m.call(func() { delete(m.replies, op) })
+		done(api.Result{Error: "there is no pool " + pool + " any more", Kind: api.KindFailed})
+		return false
 	}
 	planned := map[string]core.PoolSpec{}
 	drop := func() {
@@ -111,8 +121,9 @@ func (m *Master) tryRestart(pool string, done func(api.Result)) (op core.OpID, b
 		spec, err := m.launches.planPool(*p)
 		if err != nil {
 			drop()
+			m.call(func() { delete(m.replies, op) })
 			done(api.Result{Error: err.Error(), Kind: api.KindFailed})
-			return 0, false
+			return false
 		}
 		planned[name] = spec
 	}
@@ -123,7 +134,6 @@ func (m *Master) tryRestart(pool string, done func(api.Result)) (op core.OpID, b
 				return
 			}
 		}
-		op = m.newOp(func(res core.Result) { done(m.result(res)) })
 		m.step(m.restartEvent(op, planned))
 	})
 	if busy {
@@ -132,7 +142,7 @@ func (m *Master) tryRestart(pool string, done func(api.Result)) (op core.OpID, b
 	if !ok {
 		done(stopped)
 	}
-	return op, busy
+	return busy
 }
 
 // running returns how the workers of a pool, or of all, are started now.
@@ -166,33 +176,31 @@ func (m *Master) restartEvent(op core.OpID, planned map[string]core.PoolSpec) co
 	return ev
 }
 
-func (m *Master) scale(pool string, n int, done func(api.Result)) core.OpID {
+func (m *Master) scale(pool string, n int, taken func(core.OpID), done func(api.Result)) {
 	if _, ok := m.snapshot.Load().pools.Get(pool); !ok {
 		done(api.Result{Error: "there is no pool " + pool, Kind: api.KindUsage})
-		return 0
+		return
 	}
-	var op core.OpID
 	ok := m.call(func() {
-		op = m.newOp(func(res core.Result) { done(m.result(res)) })
+		op := m.newOp(func(res core.Result) { done(m.result(res)) })
+		taken(op)
 		m.step(core.ScaleAsked{Op: op, Pool: pool, N: n})
 	})
 	if !ok {
 		done(stopped)
 	}
-	return op
 }
 
-func (m *Master) stop(fast bool, done func(api.Result)) core.OpID {
-	var op core.OpID
+func (m *Master) stop(fast bool, taken func(core.OpID), done func(api.Result)) {
 	ok := m.call(func() {
-		op = m.newOp(func(res core.Result) { done(m.result(res)) })
+		op := m.newOp(func(res core.Result) { done(m.result(res)) })
+		taken(op)
 		m.log.Info("stop asked", "cause", "command")
 		m.step(core.StopAsked{Op: op, Fast: fast})
 	})
 	if !ok {
-		done(api.Result{})
+		done(api.Result{}) // it has stopped already
 	}
-	return op
 }
 
 // connections gathers counts. The error is of the request, not of a worker.

@@ -122,7 +122,7 @@ func (l *launches) planPool(p config.Pool) (core.PoolSpec, error) {
 		Listeners: p.Listeners, Allow: p.BindAllow, AllowSet: p.BindAllowSet,
 		Confine: proto.Confine{Directory: p.WorkingDirectory, UID: uid, GID: gid},
 		Ready:   p.Ready, ReadyDelay: p.ReadyDelay,
-		Timeouts: core.Timeouts{Start: p.StartTimeout, MinUptime: p.MinUptime, Graceful: p.GracefulTimeout, Kill: p.KillTimeout, Drain: p.DrainDelay, Linger: lingerRequested},
+		Timeouts: core.Timeouts{Start: p.StartTimeout, MinUptime: p.MinUptime, Graceful: p.GracefulTimeout, Kill: p.KillTimeout, Drain: p.DrainDelay, Linger: p.Linger},
 		Restart:  core.RestartPolicy{Policy: restart, Delay: p.RestartDelay, MaxDelay: p.RestartMaxDelay, Max: p.MaxRestarts, Window: p.RestartWindow, OnLimit: p.OnLimit},
 		Rollout: core.RolloutPolicy{MaxSurge: roll.MaxSurge, MaxUnavailable: roll.MaxUnavailable, Monitor: roll.Monitor, Halt: roll.OnFailure == "halt",
 			Oldest: roll.Order == "oldest", MaxGenerations: roll.MaxGenerations, GenerationTimeout: roll.GenerationTimeout},

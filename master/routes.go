@@ -101,21 +101,23 @@ func (c *control) postReload(w http.ResponseWriter, r *http.Request) {
 func (c *control) postRestart(w http.ResponseWriter, r *http.Request) {
 	var req api.RestartRequest
 	if decodeBody(w, r, &req) {
-		c.command(w, r, func(done func(api.Result)) core.OpID { return c.m.restart(req.Pool, done) })
+		c.command(w, r, func(taken func(core.OpID), done func(api.Result)) { c.m.restart(req.Pool, taken, done) })
 	}
 }
 
 func (c *control) postScale(w http.ResponseWriter, r *http.Request) {
 	var req api.ScaleRequest
 	if decodeBody(w, r, &req) {
-		c.command(w, r, func(done func(api.Result)) core.OpID { return c.m.scale(req.Pool, req.Workers, done) })
+		c.command(w, r, func(taken func(core.OpID), done func(api.Result)) {
+			c.m.scale(req.Pool, req.Workers, taken, done)
+		})
 	}
 }
 
 func (c *control) postStop(w http.ResponseWriter, r *http.Request) {
 	var req api.StopRequest
 	if decodeBody(w, r, &req) {
-		c.command(w, r, func(done func(api.Result)) core.OpID { return c.m.stop(req.Fast, done) })
+		c.command(w, r, func(taken func(core.OpID), done func(api.Result)) { c.m.stop(req.Fast, taken, done) })
 	}
 }
 
@@ -131,14 +133,12 @@ func decodeBody(w http.ResponseWriter, r *http.Request, into any) bool {
 
 // command runs one and streams what happens until its result. A client that goes
 // away does not end it.
-func (c *control) command(w http.ResponseWriter, r *http.Request, run func(done func(api.Result)) core.OpID) {
+func (c *control) command(w http.ResponseWriter, r *http.Request, run func(taken func(core.OpID), done func(api.Result))) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	s := newStream(w)
 	seen := c.m.ring.last()
-	result := make(chan api.Result, 1)
-	if op := run(func(res api.Result) { result <- res }); op != 0 {
-		s.write(api.Line{Operation: uint64(op)})
-	}
+	result, taken := make(chan api.Result, 1), make(chan core.OpID, 1)
+	go run(func(op core.OpID) { taken <- op }, func(res api.Result) { result <- res })
 	for {
 		events, wake := c.m.ring.since(seen)
 		for i := range events {
@@ -147,7 +147,14 @@ func (c *control) command(w http.ResponseWriter, r *http.Request, run func(done 
 		}
 		s.flush()
 		select {
+		case op := <-taken:
+			s.write(api.Line{Operation: uint64(op)})
 		case res := <-result:
+			select {
+			case op := <-taken:
+				s.write(api.Line{Operation: uint64(op)})
+			default:
+			}
 			c.rest(s, seen)
 			s.write(api.Line{Result: &res})
 			s.flush()

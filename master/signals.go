@@ -48,7 +48,7 @@ func (m *Master) handleSignal(sig os.Signal, terminal bool) {
 			return
 		}
 		m.log.Info("reload asked", "signal", "SIGHUP")
-		m.reload(func(res api.Result) {
+		m.reload(func(core.OpID) {}, func(res api.Result) {
 			if res.Error != "" {
 				m.log.Error("reload failed", "err", res.Error)
 			}

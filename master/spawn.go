@@ -22,9 +22,6 @@ type process struct {
 // its output. Both end with it, unless something that it started holds them.
 const exitGrace = 250 * time.Millisecond
 
-// lingerRequested is how long a requested handle outlives its last holder's death.
-const lingerRequested = 30 * time.Second
-
 // spawn starts a worker in a goroutine. The link is there before the fork, so
 // that nothing the worker says can be lost.
 func (m *Master) spawn(a core.Spawn) {

@@ -33,12 +33,17 @@ type Error struct {
 	Message string // the supervisor's own words
 }
 
-// Error returns the supervisor's words, which name the address and the cause.
+// Error returns the supervisor's words. Where they are a reason only, such as who
+// has the address, the whole sentence is made of it, with the text of the errno.
 func (e *Error) Error() string {
-	if e.Message != "" {
+	what := strings.Join(strings.Fields("cannot "+e.Op+" "+e.Network+" "+e.Address), " ") + ": "
+	switch {
+	case e.Message == "":
+		return what + e.Code
+	case e.Errno == 0 || strings.HasPrefix(e.Message, "cannot "):
 		return e.Message
 	}
-	return strings.Join(strings.Fields("cannot "+e.Op+" "+e.Network+" "+e.Address), " ") + ": " + e.Code
+	return what + e.Errno.Error() + " (" + e.Message + ")"
 }
 
 // Unwrap returns the errno, or nil.

@@ -108,6 +108,7 @@ func (w *Worker) Serve(ctx context.Context, srv *http.Server, listeners ...net.L
 	case <-w.Draining():
 	case <-ctx.Done():
 	}
+	s.signalled = max(1, s.signalled) // the next signal ends the drain, whatever began it
 	err = errors.Join(err, s.drain())
 	fctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -39,6 +40,9 @@ func (g *global) dial(ctx context.Context) (*api.Client, error) {
 		}
 		if path != "" {
 			cfg, err := config.Load(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, configError(err)
+			}
 			if err != nil && g.config != "" {
 				// The running master may have been started from what was good: its
 				// socket is looked for in the usual places.

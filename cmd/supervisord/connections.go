@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/f72e338e/supervisord/internal/api"
 )
 
 func newConnections(g *global) *cobra.Command {
@@ -31,6 +34,9 @@ one is missing.`,
 				pool = args[0]
 			}
 			n, err := c.Connections(ctx, pool, timeout.Milliseconds())
+			if errors.Is(err, api.ErrUsage) {
+				return &exitError{code: exitUsage, err: err}
+			}
 			if err != nil {
 				return failed(err)
 			}

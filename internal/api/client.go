@@ -21,6 +21,19 @@ import (
 // ErrNoMaster means that no master answers at any of the paths tried.
 var ErrNoMaster = errors.New("no master there")
 
+// ErrUsage is wrapped by the error of a request that asks for what there is not,
+// such as a pool with another name.
+var ErrUsage = errors.New("wrong usage")
+
+// refusal is a master's answer that is not 200. Its text is the master's own.
+type refusal struct {
+	text string
+	code int
+}
+
+func (r *refusal) Error() string        { return r.text }
+func (r *refusal) Is(target error) bool { return target == ErrUsage && r.code == http.StatusBadRequest }
+
 // SocketCandidates lists where a master's control socket is looked for: the
 // first member is where a master started now would make it.
 func SocketCandidates() []string {
@@ -186,7 +199,7 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 		if json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&f) != nil || f.Error == "" {
 			f.Error = resp.Status
 		}
-		return nil, errors.New(f.Error)
+		return nil, &refusal{f.Error, resp.StatusCode}
 	}
 	return resp, nil
 }

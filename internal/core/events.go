@@ -115,6 +115,6 @@ func (StageFailed) event() {}
 func (Exited) event()      {}
 func (Received) event()    {}
 func (LinkClosed) event()  {}
-func (LinkBroken) event()    {}
+func (LinkBroken) event()  {}
 func (BoundHandle) event() {}
 func (BindFailed) event()  {}

@@ -180,7 +180,14 @@ func (c *Core) stopWaiting(w *Worker, h *Handle) {
 // for it, the socket lingers and keeps its accept queue; otherwise it closes at
 // once, as in the reference.
 func (c *Core) unheld(h *Handle, last *Worker) {
-	if h.Holders > 0 || h.Configured || len(h.Waiters) > 0 || h.State != HandleOpen || c.pinned(h) {
+	if h.Holders > 0 || len(h.Waiters) > 0 || h.State != HandleOpen || c.pinned(h) {
+		return
+	}
+	if c.m.Stopping { // a client is refused at once rather than queued for nobody
+		c.release(h, "the master stops")
+		return
+	}
+	if h.Configured {
 		return
 	}
 	if last != nil {

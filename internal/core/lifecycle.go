@@ -25,7 +25,7 @@ const (
 	evReady       wevent = "ready"
 	evDraining    wevent = "draining" // it says so itself
 	evLinkClosed  wevent = "link closed"
-	evLinkBroken    wevent = "link broken"
+	evLinkBroken  wevent = "link broken"
 	evDeadline    wevent = "deadline"
 	evExited      wevent = "exited"
 	evDrain       wevent = "drain" // we want it to drain
@@ -76,7 +76,7 @@ func init() {
 			evReady:       impossible,
 			evDraining:    impossible,
 			evLinkClosed:  ignore, // the fork failed; spawn failed follows
-			evLinkBroken:    ignore,
+			evLinkBroken:  ignore,
 			evDeadline:    impossible,
 			evExited:      {Gone, (*Core).workerExited, "count the failure"},
 			evDrain:       {Forking, (*Core).wishEnd, "end it once it exists"},
@@ -89,7 +89,7 @@ func init() {
 			evReady:       {Ready, (*Core).workerReady, "take the slot over"},
 			evDraining:    {Draining, (*Core).leaveItself, "count the failure"},
 			evLinkClosed:  {Unlinked, (*Core).linkClosed, "wait a moment for its exit"},
-			evLinkBroken:    {Killing, (*Core).linkBroken, "count the failure, stop signal"},
+			evLinkBroken:  {Killing, (*Core).linkBroken, "count the failure, stop signal"},
 			evDeadline:    {Killing, (*Core).startTimeout, "count the failure, stop signal; or ready, where a delay was asked for"},
 			evExited:      {Gone, (*Core).workerExited, "count the failure"},
 			evDrain:       {Killing, (*Core).beginKilling, "stop signal: it serves nobody yet"},
@@ -102,7 +102,7 @@ func init() {
 			evReady:       ignore,
 			evDraining:    {Draining, (*Core).leaveItself, "replace it"},
 			evLinkClosed:  {Unlinked, (*Core).linkClosed, "wait a moment for its exit"},
-			evLinkBroken:    {Killing, (*Core).linkBroken, "count the failure, stop signal"},
+			evLinkBroken:  {Killing, (*Core).linkBroken, "count the failure, stop signal"},
 			evDeadline:    impossible,
 			evExited:      {Gone, (*Core).workerExited, "restart by policy"},
 			evDrain:       {Leaving, (*Core).beginLeaving, "wait drain_delay"},
@@ -115,7 +115,7 @@ func init() {
 			evReady:       ignore, // read from the link before its end, told after
 			evDraining:    ignore,
 			evLinkClosed:  ignore,
-			evLinkBroken:    ignore,
+			evLinkBroken:  ignore,
 			evDeadline:    {Killing, (*Core).stillThere, "count the failure, stop signal: it cannot be told anything"},
 			evExited:      {Gone, (*Core).workerExited, "restart by policy"},
 			evDrain:       {Killing, (*Core).beginKilling, "stop signal"},
@@ -128,7 +128,7 @@ func init() {
 			evReady:       ignore,
 			evDraining:    {Draining, (*Core).drainDeadline, "it knows already"},
 			evLinkClosed:  {Draining, (*Core).drainDeadline, "it needs no link any more"},
-			evLinkBroken:    {Killing, (*Core).linkBroken, "stop signal"},
+			evLinkBroken:  {Killing, (*Core).linkBroken, "stop signal"},
 			evDeadline:    {Draining, (*Core).tellDrain, "tell it to drain"},
 			evExited:      {Gone, (*Core).workerExited, "expected"},
 			evDrain:       ignore,
@@ -141,7 +141,7 @@ func init() {
 			evReady:       ignore,
 			evDraining:    ignore,
 			evLinkClosed:  ignore, // it needs no link any more; the deadline stands
-			evLinkBroken:    ignore,
+			evLinkBroken:  ignore,
 			evDeadline:    {Killing, (*Core).gracefulOver, "stop signal"},
 			evExited:      {Gone, (*Core).workerExited, "expected"},
 			evDrain:       ignore,
@@ -154,7 +154,7 @@ func init() {
 			evReady:       ignore,
 			evDraining:    ignore,
 			evLinkClosed:  ignore,
-			evLinkBroken:    ignore,
+			evLinkBroken:  ignore,
 			evDeadline:    {Killing, (*Core).killNow, "SIGKILL to all it started, again each time"},
 			evExited:      {Gone, (*Core).workerExited, "as its cause says"},
 			evDrain:       ignore,

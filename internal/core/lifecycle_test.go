@@ -109,7 +109,7 @@ var eventMeanings = map[wevent]string{
 	evReady:       "the worker is ready, as its pool's `ready` says",
 	evDraining:    "the worker drains by its own will, or says that it does as told",
 	evLinkClosed:  "the worker's end of the link is closed",
-	evLinkBroken:    "the worker does not read its link, or sends garbage over it",
+	evLinkBroken:  "the worker does not read its link, or sends garbage over it",
 	evDeadline:    "the state's deadline has come",
 	evExited:      "the process is gone",
 	evDrain:       "the master wants it to drain: replaced, scaled away, stop",

@@ -172,6 +172,9 @@ func (c *Core) stop(ev StopAsked) {
 			c.empty(p, &p.Slots[i], cause)
 		}
 	}
+	for _, h := range c.sortedHandles() {
+		c.unheld(h, nil)
+	}
 	if ev.Fast {
 		for _, w := range c.sortedWorkers() {
 			if w.Cause == "" {

@@ -51,6 +51,9 @@ func ParseBindRule(s string) (BindRule, error) {
 		clean := path.Clean(s)
 		return BindRule{Path: clean, Prefix: strings.HasSuffix(s, "/") || clean == "/"}, nil
 	}
+	if strings.HasPrefix(s, ".") {
+		return BindRule{}, errors.New("a path must be absolute here")
+	}
 	var r BindRule
 	if network, rest, ok := strings.Cut(s, ":"); ok && (network == "tcp" || network == "udp") {
 		r.Network, s = network, rest
