@@ -1,0 +1,19 @@
+// Soak runs the daemon as a user has it, under load, and does to it what a user
+// or bad luck does: reloads, restarts, kill -9, bad files, bad programs. For each
+// scenario it prints what was done, what the load client saw, and PASS or FAIL.
+//
+//	go run ./bench/soak                    a few seconds each
+//	go run ./bench/soak -full              the numbers of the acceptance list
+//	go run ./bench/soak -run 'kill|idle'   some of them
+//	go test ./bench/soak                   the short ones, as tests
+//
+// Scenarios are functions of a [testkit.T] and a scale, so both ways run the same
+// code. The load comes from package bench/load: no retries, every answer over
+// 900 ms is lost, and a listen queue that overflowed fails the run. Those counts
+// are of the whole network namespace, so beside other loads it is best run in one
+// of its own:
+//
+//	unshare -n sh -c 'ip link set lo up && go run ./bench/soak -full'
+//
+// Exit codes: 0 all passed, 1 one failed, 2 the command line is wrong.
+package main

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/f72e338e/supervisord/internal/testkit"
+)
+
+// scenario is one thing that must hold.
+type scenario struct {
+	name  string
+	about string
+	run   func(testkit.T, scale)
+}
+
+var scenarios = []scenario{
+	{"reload-restart-tcp", "reloads and restarts under load over TCP: nothing lost, no descriptor leaked", reloadRestartTCP},
+	{"reload-restart-unix", "the same over a Unix socket", reloadRestartUnix},
+	{"kill-one-of-two", "kill -9 of one of two workers: only what it held is lost", killOneOfTwo},
+	{"kill-the-only-one", "kill -9 of the only worker of a configured listener: the accept queue is kept", killOnlyConfigured},
+	{"kill-the-only-asker", "kill -9 of the only worker that asked for a socket: the accept queue is kept", killOnlyRequested},
+	{"bad-rollout", "new workers that exit or are never ready: the old ones serve on", badRollout},
+	{"bad-file", "a bad file, and an address in use: everything wrong is named, nothing changes", badFile},
+	{"backlog", "two pools with two backlogs: the first counts, and status says so", backlogs},
+	{"exclusive", "an exclusive socket: the second asker is refused, the successor gets it without a gap", exclusive},
+	{"counts", "one of eight workers is stopped: seven exact counts, one named", counts},
+	{"idle", "a master at rest is not woken", idle},
+	{"baseline", "the shared policy costs nothing against the same server started by hand", baseline},
+}
+
+// scale says how much is done.
+type scale struct{ full bool }
+
+// pick returns one of two numbers.
+func pick[N any](s scale, short, full N) N {
+	if s.full {
+		return full
+	}
+	return short
+}
+
+func main() {
+	full := flag.Bool("full", false, "the numbers of the acceptance list (minutes)")
+	only := flag.String("run", "", "only scenarios that match this `regexp`")
+	flag.Parse()
+	match, err := regexp.Compile(*only)
+	if err != nil || flag.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "usage: soak [-full] [-run regexp]", err)
+		os.Exit(2)
+	}
+	code := run(match, scale{full: *full})
+	testkit.Clean()
+	os.Exit(code)
+}
+
+func run(match *regexp.Regexp, s scale) int {
+	var summary []string
+	code := 0
+	for _, sc := range scenarios {
+		if !match.MatchString(sc.name) {
+			continue
+		}
+		fmt.Printf("=== %s: %s\n", sc.name, sc.about)
+		begun := time.Now()
+		word := "PASS"
+		if !runScenario(sc.name, func(r *runner) { sc.run(r, s) }) {
+			word, code = "FAIL", 1
+		}
+		line := fmt.Sprintf("%s  %-22s %v", word, sc.name, time.Since(begun).Round(100*time.Millisecond))
+		fmt.Printf("--- %s\n\n", line)
+		summary = append(summary, line)
+	}
+	for _, line := range summary {
+		fmt.Println(line)
+	}
+	return code
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"time"
+
+	"github.com/f72e338e/supervisord/internal/testkit"
+)
+
+func reloadRestartTCP(t testkit.T, s scale) {
+	d := testkit.New(t)
+	reloadRestart(t, s, d, testkit.Address(t))
+}
+
+func reloadRestartUnix(t testkit.T, s scale) {
+	d := testkit.New(t)
+	reloadRestart(t, s, d, "unix:"+d.Path("web.sock"))
+}
+
+// reloadRestart reloads a file that changes each time, and restarts, in turn. Each
+// command's new workers have answered before the next one.
+func reloadRestart(t testkit.T, s scale, d *testkit.Daemon, address string) {
+	times, length := pick(s, 3, 20), pick(s, 4*time.Second, 60*time.Second)
+	cfg := setup{address: address, pools: []pool{{name: "web", workers: 2}}}
+	d.Configure(cfg.toml(t))
+	d.Start()
+	before := testkit.PIDs(d.WaitSettled(), "web")
+	open := testkit.FDs(d.PID)
+	tr := startTraffic(t, address)
+	replaced := func(what string) {
+		now := testkit.PIDs(d.Status(), "web")
+		if len(now) != 2 {
+			t.Errorf("after a %s: ready workers %v, want 2", what, now)
+		}
+		for slot, pid := range now {
+			if pid == before[slot] {
+				t.Errorf("after a %s: slot %d still has process %d", what, slot, pid)
+			}
+		}
+		tr.answeredBy(now)
+		before = now
+	}
+	var slowest time.Duration
+	for i := range times {
+		tr.until(length * time.Duration(2*i) / time.Duration(2*times))
+		cfg.pools[0].round = i + 1
+		d.Configure(cfg.toml(t))
+		slowest = max(slowest, d.Must("reload").Took)
+		replaced("reload")
+		tr.until(length * time.Duration(2*i+1) / time.Duration(2*times))
+		slowest = max(slowest, d.Must("restart").Took)
+		replaced("restart")
+	}
+	tr.until(length)
+	res := tr.clean()
+	t.Logf("%d reloads and %d restarts, the slowest command took %v; %d workers answered, %d were started", times, times,
+		slowest.Round(time.Millisecond), len(res.PIDs), 2+4*times)
+	if len(res.PIDs) != 2+4*times {
+		t.Errorf("%d processes answered, want %d", len(res.PIDs), 2+4*times)
+	}
+	d.WaitSettled()
+	sameFDs(t, d, open)
+	d.Stop()
+}
+
+// sameFDs checks that the master has as many descriptors as before.
+func sameFDs(t testkit.T, d *testkit.Daemon, before []string) {
+	t.Helper()
+	var now []string
+	if !testkit.Eventually(t, testkit.Patience, func() bool {
+		d.Status() // one open control connection, as when they were counted before
+		now = testkit.FDs(d.PID)
+		return len(now) == len(before)
+	}) {
+		t.Errorf("the master has %d descriptors (%s), before it had %d (%s)", len(now), testkit.FDKinds(now), len(before), testkit.FDKinds(before))
+		return
+	}
+	t.Logf("descriptors of the master: %d before, %d after", len(before), len(now))
+}
