@@ -20,7 +20,7 @@ func baseline(t testkit.T, s scale) {
 		least = 0.97
 		procs = 1 // GOMAXPROCS of each server
 	)
-	rounds, length := pick(s, 1, 5), pick(s, time.Second, 5*time.Second)
+	rounds, length := pick(s, 1, 15), pick(s, time.Second, 2*time.Second)
 	supervised := testkit.Address(t)
 	d := testkit.NewWith(t, testkit.PlainProgram(t, "cmd/supervisord"))
 	cfg := setup{address: supervised, pools: []pool{{name: "web", workers: 2}}}
@@ -79,6 +79,10 @@ func startByHand(t testkit.T, program string, times, procs int) (address string,
 		cmd := exec.Command(program, fmt.Sprint(i))
 		cmd.Env = []string{fmt.Sprintf("GOMAXPROCS=%d", procs)}
 		cmd.ExtraFiles, cmd.Stderr = []*os.File{file}, os.Stderr
+		// Each in a session of its own, as supervised workers are: the kernel shares
+		// the processors out by session (sched(7), autogroup), and a server in the
+		// session of the load client would be compared under another rule.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
 			t.Fatalf("%v", err)
 		}
