@@ -51,6 +51,8 @@ var imports = map[string]rule{
 		why: "the brain decides and does nothing: without a descriptor, clock or logger it runs on virtual time and its State is all there is (see TestCoreIsPure)"},
 	"fdpass": {foreign: []string{unix},
 		why: "public, and part of every Go worker: messages with files, knows no message of ours"},
+	"internal/dispatch": {project: []string{"fdpass", "internal/proto"}, foreign: []string{unix},
+		why: "hands connections to workers; knows no process and no configuration"},
 	"internal/link": {project: []string{"fdpass", "internal/proto"},
 		why: "the messages of proto over fdpass, nothing more"},
 	"internal/socket": {project: []string{"fdpass", "internal/proto"}, foreign: []string{unix},
@@ -71,7 +73,7 @@ var imports = map[string]rule{
 		why: "starts, signals and awaits processes; whose they are, the master knows"},
 	"internal/api": {why: "types and client of the control API: a client needs no part of the master"},
 	"master": {
-		project: []string{"config", "fdpass", "internal/api", "internal/core", "internal/link", "internal/nodeipc",
+		project: []string{"config", "fdpass", "internal/api", "internal/core", "internal/dispatch", "internal/link", "internal/nodeipc",
 			"internal/proc", "internal/proto", "internal/socket", "internal/socket/owner", "systemd"},
 		foreign: []string{unix, hclog, btree, procfs},
 		why:     "the shell carries out what the core decides: it alone knows all parts, and only commands know it; btree publishes a snapshot without copying all of it"},

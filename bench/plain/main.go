@@ -34,7 +34,8 @@ func serve(l net.Listener, slot string) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintln(rw, fmt.Sprintf("pool=%s slot=%d worker=%d pid=%d generation=%d", "web", n, n+1, os.Getpid(), 1))
+		line := fmt.Sprintf("pool=%s slot=%d worker=%d pid=%d generation=%d", "web", n, n+1, os.Getpid(), 1)
+		fmt.Fprintln(rw, line)
 	})
 	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 		rw.Header().Set("X-Worker", pid)

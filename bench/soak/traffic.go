@@ -34,7 +34,6 @@ type traffic struct {
 	err    error
 
 	mu    sync.Mutex
-	begun time.Time
 	state load.Progress
 	pids  map[int]bool // who answered
 }

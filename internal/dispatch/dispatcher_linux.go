@@ -1,0 +1,300 @@
+package dispatch
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/fdpass"
+)
+
+// Options of a Dispatcher.
+type Options struct {
+	// Batch is how many connections one Handover brings at most, 1 to
+	// proto.MaxHandover; 0 means 16.
+	Batch int
+	// Scheduling is the policy of the dispatcher's thread: "" leaves it, "batch" is
+	// SCHED_BATCH (sched(7)), under which a connection that arrives while a worker
+	// runs waits for its turn, so that several are handed over at once.
+	Scheduling string
+	// Report is told what an operator should know: accept(2) fails, a worker breaks
+	// the protocol. It is called on the dispatcher's thread and must not block.
+	Report func(handle, worker uint64, err error)
+}
+
+// Dispatcher is a running dispatcher. Its methods may be called from any
+// goroutine; they are carried out in order, and return once they were, in some
+// microseconds.
+type Dispatcher struct {
+	o       Options
+	ep      int
+	wake    int // eventfd
+	mu      sync.Mutex
+	inbox   []func()
+	closed  bool
+	ended   chan struct{}
+	retry   bool // something is to be tried again soon
+	entries []entry
+	unused  []int32
+	handles map[uint64]*handle
+	scratch scratch
+}
+
+// entry is what an epoll event leads to: a handle's socket or a member's channel.
+type entry struct {
+	h *handle
+	m *member
+}
+
+// handle is one listening socket.
+type handle struct {
+	id      uint64
+	fd      int
+	at      int32
+	policy  Policy
+	members []*member
+	turn    int
+	given   int64  // the most that a member had, see inTurn
+	arrived bool   // there may be connections: none was missing at the last look
+	waiting []conn // taken back from a worker; they go first
+	stats   Stats
+}
+
+// conn is a connection that was accepted and has no owner yet.
+type conn struct {
+	fd   int
+	hash uint64
+}
+
+// Stats counts what became of a handle's connections.
+type Stats struct {
+	Accepted atomic.Uint64 // from the kernel
+	Handed   atomic.Uint64 // accepted by a worker
+	Returned atomic.Uint64 // refused, or left by a worker that is gone; handed to another
+}
+
+// retryMS is the time after which something that failed for a lack of memory or
+// descriptors is tried again.
+const retryMS = 10
+
+// New starts a dispatcher. Errors: EMFILE, ENOMEM, and those of sched_setattr(2).
+func New(o Options) (*Dispatcher, error) {
+	if o.Batch == 0 {
+		o.Batch = 16
+	}
+	if o.Report == nil {
+		o.Report = func(uint64, uint64, error) {}
+	}
+	d := &Dispatcher{o: o, ended: make(chan struct{}), handles: map[uint64]*handle{}}
+	var err error
+	if d.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(d.ep)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	if err := d.watch(d.wake, d.place(entry{}), unix.EPOLLIN); err != nil {
+		_ = unix.Close(d.ep)
+		_ = unix.Close(d.wake)
+		return nil, err
+	}
+	begun := make(chan error)
+	go d.run(begun)
+	if err := <-begun; err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Dispatcher) run(begun chan<- error) {
+	defer close(d.ended)
+	runtime.LockOSThread() // and never unlocked: the thread ends with its scheduling policy
+	err := d.schedule()
+	begun <- err
+	if err != nil {
+		d.release()
+		return
+	}
+	events := make([]unix.EpollEvent, 64)
+	for !d.closed {
+		timeout := -1
+		if d.retry {
+			timeout = retryMS
+		}
+		n, err := unix.EpollWait(d.ep, events, timeout)
+		if err != nil && err != unix.EINTR {
+			panic("dispatch: epoll_wait: " + err.Error())
+		}
+		d.retry = false
+		if n == 0 {
+			d.pumpAll()
+		}
+		for i := range max(0, n) {
+			d.event(events[i])
+		}
+	}
+	d.release()
+}
+
+func (d *Dispatcher) schedule() error {
+	if d.o.Scheduling != "batch" {
+		return nil
+	}
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}
+	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+		return fmt.Errorf("sched_setattr: %w", err)
+	}
+	return nil
+}
+
+func (d *Dispatcher) event(e unix.EpollEvent) {
+	en := d.entries[e.Fd]
+	switch {
+	case en.m != nil:
+		d.verdicts(en.m)
+		d.pump(en.h)
+	case en.h != nil:
+		en.h.arrived = true
+		d.pump(en.h)
+	default:
+		d.commands()
+	}
+}
+
+// commands runs what other goroutines asked for.
+func (d *Dispatcher) commands() {
+	var count [8]byte
+	_, _ = unix.Read(d.wake, count[:])
+	d.mu.Lock()
+	inbox := d.inbox
+	d.inbox = nil
+	d.mu.Unlock()
+	for _, fn := range inbox {
+		fn()
+	}
+}
+
+// do runs fn on the dispatcher's thread and waits for it; false when it has ended.
+func (d *Dispatcher) do(fn func()) bool {
+	ran := make(chan struct{})
+	d.mu.Lock()
+	d.inbox = append(d.inbox, func() { fn(); close(ran) })
+	d.mu.Unlock()
+	one := [8]byte{1}
+	_, _ = unix.Write(d.wake, one[:])
+	select {
+	case <-ran:
+		return true
+	case <-d.ended:
+		return false
+	}
+}
+
+// Close ends the dispatcher. Connections that no worker has accepted yet are
+// closed with it; listening sockets and channels too.
+func (d *Dispatcher) Close() {
+	d.do(func() { d.closed = true })
+	<-d.ended
+}
+
+func (d *Dispatcher) release() {
+	for _, h := range d.handles {
+		d.remove(h)
+	}
+	_ = unix.Close(d.ep)
+	_ = unix.Close(d.wake)
+}
+
+// Add takes a listening socket and dispatches what arrives on it. Errors: EPERM
+// for a file that cannot be polled, ENOMEM; the socket is closed then.
+func (d *Dispatcher) Add(id uint64, listener *fdpass.File, policy Policy) (err error) {
+	fd := listener.Release()
+	ran := d.do(func() {
+		h := &handle{id: id, fd: fd, policy: policy}
+		h.at = d.place(entry{h: h})
+		// Edge-triggered: it stays as it is whether somebody is free or not.
+		if err = d.watch(fd, h.at, unix.EPOLLIN|unix.EPOLLET); err != nil {
+			d.vacate(h.at)
+			return
+		}
+		d.handles[id] = h
+	})
+	if !ran || err != nil {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+// SetPolicy changes the policy of a handle; nothing is lost by it.
+func (d *Dispatcher) SetPolicy(id uint64, policy Policy) {
+	d.do(func() {
+		if h := d.handles[id]; h != nil {
+			h.policy = policy
+		}
+	})
+}
+
+// Remove ends dispatching on a handle. What is in the kernel's queue stays there,
+// for other holders of the socket; connections without a verdict stay with the
+// workers that have them in their channels.
+func (d *Dispatcher) Remove(id uint64) {
+	d.do(func() {
+		if h := d.handles[id]; h != nil {
+			d.remove(h)
+		}
+	})
+}
+
+func (d *Dispatcher) remove(h *handle) {
+	delete(d.handles, h.id)
+	for _, m := range h.members {
+		d.closeMember(m)
+	}
+	for _, c := range h.waiting {
+		closeRaw(c.fd)
+	}
+	h.members, h.waiting = nil, nil
+	d.vacate(h.at)
+	closeRaw(h.fd)
+}
+
+// Counts returns what became of a handle's connections.
+func (d *Dispatcher) Counts(id uint64) (accepted, handed, returned uint64) {
+	d.do(func() {
+		if h := d.handles[id]; h != nil {
+			accepted, handed, returned = h.stats.Accepted.Load(), h.stats.Handed.Load(), h.stats.Returned.Load()
+		}
+	})
+	return accepted, handed, returned
+}
+
+// place gives an entry a number for epoll.
+func (d *Dispatcher) place(e entry) int32 {
+	if n := len(d.unused); n > 0 {
+		at := d.unused[n-1]
+		d.unused = d.unused[:n-1]
+		d.entries[at] = e
+		return at
+	}
+	d.entries = append(d.entries, e)
+	return int32(len(d.entries) - 1)
+}
+
+// vacate frees a number. An event of the old entry that was read already finds
+// the number without an owner or with another, whose pump is harmless.
+func (d *Dispatcher) vacate(at int32) {
+	d.entries[at] = entry{}
+	d.unused = append(d.unused, at)
+}
+
+func (d *Dispatcher) watch(fd int, at int32, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: at}
+	if err := unix.EpollCtl(d.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return nil
+}
