@@ -157,7 +157,7 @@ func TestWorkerIsLight(t *testing.T) {
 // Standard packages without a clock, a descriptor, a goroutine or a lock, and what
 // of the others the core may use.
 var (
-	pure = []string{"cmp", "container/heap", "encoding/json", "errors", "fmt", "maps", "math", "net/netip", "path", "reflect", "slices",
+	pure = []string{"cmp", "container/heap", "encoding/binary", "encoding/json", "errors", "fmt", "maps", "math", "net/netip", "path", "reflect", "slices",
 		"sort", "strconv", "strings", "unicode", "unicode/utf8"}
 	partly = map[string]func(name string) bool{
 		"time": func(name string) bool { // lengths of time, not the time

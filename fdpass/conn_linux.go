@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,6 +106,13 @@ func (c *Conn) Close() error {
 // time means no bound. A Send that runs out of time returns os.ErrDeadlineExceeded
 // and has sent nothing.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.mapClosed(c.file.SetWriteDeadline(t)) }
+
+// SetReadDeadline bounds every Recv that is waiting or still to come; it then
+// returns os.ErrDeadlineExceeded. The zero time means no bound.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.mapClosed(c.file.SetReadDeadline(t)) }
+
+// SyscallConn lends the descriptor, for a look at it; the Conn still owns it.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.file.SyscallConn() }
 
 // Send sends one packet with the given files, which it borrows. It blocks while
 // the peer's buffer is full. Errors: ErrTooLarge, ErrTooManyFiles, ErrClosed,

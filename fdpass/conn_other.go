@@ -2,7 +2,10 @@
 
 package fdpass
 
-import "time"
+import (
+	"syscall"
+	"time"
+)
 
 // Conn is one end of a link; see the Linux version.
 type Conn struct{}
@@ -24,6 +27,12 @@ func (c *Conn) Close() error { return ErrNotSupported }
 
 // SetWriteDeadline returns ErrNotSupported.
 func (c *Conn) SetWriteDeadline(time.Time) error { return ErrNotSupported }
+
+// SetReadDeadline returns ErrNotSupported.
+func (c *Conn) SetReadDeadline(time.Time) error { return ErrNotSupported }
+
+// SyscallConn returns ErrNotSupported.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return nil, ErrNotSupported }
 
 // Send returns ErrNotSupported.
 func (c *Conn) Send([]byte, ...*File) error { return ErrNotSupported }

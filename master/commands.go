@@ -117,8 +117,8 @@ func (m *Master) tryRestart(pool string, op core.OpID, done func(api.Result)) (b
 			m.launches.forget(spec.Launch)
 		}
 	}
-	for name, p := range running {
-		spec, err := m.launches.planPool(*p)
+	for name, r := range running {
+		spec, err := m.launches.planPool(r.pool, r.dispatched...)
 		if err != nil {
 			drop()
 			m.call(func() { delete(m.replies, op) })
@@ -146,15 +146,15 @@ func (m *Master) tryRestart(pool string, op core.OpID, done func(api.Result)) (b
 }
 
 // running returns how the workers of a pool, or of all, are started now.
-func (m *Master) running(pool string) map[string]*config.Pool {
-	out := map[string]*config.Pool{}
+func (m *Master) running(pool string) map[string]*launch {
+	out := map[string]*launch{}
 	m.snapshot.Load().pools.Scan(func(name string, p core.Pool) bool {
 		if pool != "" && name != pool || p.Removed {
 			return true
 		}
 		for _, g := range p.Gens {
 			if r := m.launches.get(g.Spec.Launch); g.Number == p.Gen && r != nil {
-				out[name] = &r.pool
+				out[name] = r
 			}
 		}
 		return true

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,12 +26,13 @@ import (
 // turned, or a file that is replaced, changes nothing for a generation that
 // runs, and a rollback starts what it started before.
 type launch struct {
-	pool config.Pool
-	dir  *fdpass.File // nil where the directory differs from worker to worker
-	exe  *fdpass.File // nil when it was not found, or is no binary: then the path counts
-	id   identity     // of the executable
-	user []string     // HOME, USER and LOGNAME of the pool's user; nil without one
-	path string       // of the executable, for a look whether it is still the same
+	pool       config.Pool
+	dir        *fdpass.File // nil where the directory differs from worker to worker
+	exe        *fdpass.File // nil when it was not found, or is no binary: then the path counts
+	id         identity     // of the executable
+	dispatched []string     // listeners of the pool that the master dispatches
+	user       []string     // HOME, USER and LOGNAME of the pool's user; nil without one
+	path       string       // of the executable, for a look whether it is still the same
 }
 
 // identity tells whether a file is the same as before.
@@ -87,7 +89,7 @@ func (l *launches) plan(cfg *config.Config) (core.Config, error) {
 		out.Listeners = append(out.Listeners, ln)
 	}
 	for i := range cfg.Pools {
-		spec, err := l.planPool(cfg.Pools[i])
+		spec, err := l.planPool(cfg.Pools[i], dispatchedOf(cfg, cfg.Pools[i].Listeners)...)
 		if err != nil {
 			for _, p := range out.Pools {
 				l.forget(p.Launch)
@@ -99,8 +101,22 @@ func (l *launches) plan(cfg *config.Config) (core.Config, error) {
 	return out, nil
 }
 
-func (l *launches) planPool(p config.Pool) (core.PoolSpec, error) {
-	r := &launch{pool: p, user: userEnv(p.UID)}
+// dispatchedOf returns those of the listeners whose connections the master hands
+// over. A worker holds something else of them than of a shared one, so a change
+// between the two is a reason to replace it.
+func dispatchedOf(cfg *config.Config, names []string) []string {
+	var out []string
+	for _, l := range cfg.Listeners {
+		if proto.IsDispatched(l.Policy) && slices.Contains(names, l.Name) {
+			out = append(out, l.Name)
+		}
+	}
+	return out
+}
+
+// planPool plans one pool. dispatched are its listeners that are.
+func (l *launches) planPool(p config.Pool, dispatched ...string) (core.PoolSpec, error) {
+	r := &launch{pool: p, user: userEnv(p.UID), dispatched: dispatched}
 	if err := r.pin(); err != nil {
 		return core.PoolSpec{}, err
 	}
@@ -204,7 +220,7 @@ func identityOf(fd int) (identity, error) {
 // the configuration, or the identity of the executable or the directory.
 func (r *launch) fingerprint() string {
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s\n%+v\n", r.pool.Fingerprint(), r.id)
+	_, _ = fmt.Fprintf(h, "%s\n%+v\n%q\n", r.pool.Fingerprint(), r.id, r.dispatched)
 	if fd := r.dir.Fd(); fd >= 0 {
 		if id, err := identityOf(fd); err == nil {
 			_, _ = fmt.Fprintf(h, "%d %d\n", id.dev, id.ino)

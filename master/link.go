@@ -42,10 +42,10 @@ type workerLink struct {
 	dead    bool
 }
 
-// outgoing is a message with the descriptor that goes along; it owns the file.
+// outgoing is a message with the descriptors that go along; it owns the files.
 type outgoing struct {
-	data []byte
-	file *fdpass.File
+	data  []byte
+	files []*fdpass.File
 }
 
 func newWorkerLink(m *Master, id proto.WorkerID, c *fdpass.Conn) *workerLink {
@@ -57,7 +57,7 @@ func (l *workerLink) close() {
 		l.mu.Lock()
 		l.dead = true
 		for _, o := range l.queue {
-			_ = o.file.Close()
+			fdpass.CloseAll(o.files)
 		}
 		l.queue = nil
 		l.mu.Unlock()
@@ -136,32 +136,30 @@ func (m *Master) send(a core.Send) {
 		m.log.Error("message to a worker not sent", "worker", a.Worker, "err", err)
 		return
 	}
-	var file *fdpass.File
-	if a.Handle != 0 {
-		file = m.sockets[a.Handle].file
+	files, done, err := m.filesFor(a)
+	if err != nil {
+		m.log.Error("socket not granted", "worker", a.Worker, "handle", a.Handle, "err", err)
+		m.later = append(m.later, core.LinkBroken{Worker: a.Worker, Cause: "cannot be granted a socket: " + err.Error()})
+		return
 	}
-	if err := p.link.send(data, file); err != nil {
+	defer done()
+	if err := p.link.send(data, files...); err != nil {
 		m.later = append(m.later, core.LinkBroken{Worker: a.Worker, Cause: "does not read its link: " + err.Error()})
 	}
 }
 
 var errQueueFull = errors.New("its queue is full")
 
-// send borrows the file. The error means that the worker is unresponsive; a
+// send borrows the files. The error means that the worker is unresponsive; a
 // worker that is gone is no error.
-func (l *workerLink) send(data []byte, file *fdpass.File) error {
+func (l *workerLink) send(data []byte, files ...*fdpass.File) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dead {
 		return nil
 	}
 	if !l.writing {
-		var err error
-		if file != nil {
-			err = l.conn.TrySend(data, file)
-		} else {
-			err = l.conn.TrySend(data)
-		}
+		err := l.conn.TrySend(data, files...)
 		if err == nil || !retriable(err) {
 			return nil // EPIPE: its exit follows
 		}
@@ -170,11 +168,13 @@ func (l *workerLink) send(data []byte, file *fdpass.File) error {
 		return errQueueFull
 	}
 	o := outgoing{data: data}
-	if file != nil {
-		var err error
-		if o.file, err = file.Dup(); err != nil {
+	for _, f := range files {
+		dup, err := f.Dup()
+		if err != nil {
+			fdpass.CloseAll(o.files)
 			return err
 		}
+		o.files = append(o.files, dup)
 	}
 	l.queue = append(l.queue, o)
 	if !l.writing {
@@ -205,13 +205,8 @@ func (l *workerLink) write() {
 		o := l.queue[0]
 		l.queue = l.queue[1:]
 		l.mu.Unlock()
-		var err error
-		if o.file != nil {
-			err = l.conn.Send(o.data, o.file)
-		} else {
-			err = l.conn.Send(o.data)
-		}
-		_ = o.file.Close()
+		err := l.conn.Send(o.data, o.files...)
+		fdpass.CloseAll(o.files)
 		if err != nil {
 			l.close()
 			return

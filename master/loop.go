@@ -86,6 +86,10 @@ func (m *Master) do(a core.Action) {
 		m.kill(a.Worker)
 	case core.Bind:
 		m.bind(a)
+	case core.Admit:
+		m.admit(a)
+	case core.SetPolicy:
+		m.setPolicy(a)
 	case core.Relisten:
 		m.relisten(a)
 	case core.Release:

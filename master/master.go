@@ -16,6 +16,7 @@ import (
 
 	"github.com/f72e338e/supervisord/config"
 	"github.com/f72e338e/supervisord/internal/core"
+	"github.com/f72e338e/supervisord/internal/dispatch"
 	"github.com/f72e338e/supervisord/internal/proto"
 	"github.com/f72e338e/supervisord/systemd"
 )
@@ -64,6 +65,8 @@ type Master struct {
 	stopAsks  int
 	watchdog  time.Duration // ping interval; 0 = none
 	pingAt    core.Time
+
+	dispatcher *dispatch.Dispatcher // nil until a handle is dispatched
 
 	spawning chan struct{} // bounds the spawns under way
 
@@ -158,6 +161,9 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 	}
 	code := m.loop(ctx)
 	close(m.done)
+	if m.dispatcher != nil {
+		m.dispatcher.Close()
+	}
 	m.control.close()
 	m.pumps.Wait()
 	m.closeInherited()

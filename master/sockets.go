@@ -17,8 +17,9 @@ import (
 
 // listening is a handle's socket. It has no file while it is being bound.
 type listening struct {
-	file  *fdpass.File
-	bound proto.Bound
+	file       *fdpass.File
+	bound      proto.Bound
+	dispatched bool // the dispatcher has a descriptor of it
 }
 
 // bind makes a socket, or takes an inherited one: named so, or bound to the
@@ -112,6 +113,9 @@ func (m *Master) relisten(a core.Relisten) {
 func (m *Master) release(id proto.HandleID) {
 	entry := m.sockets[id]
 	delete(m.sockets, id)
+	if entry.dispatched {
+		m.dispatcher.Remove(uint64(id))
+	}
 	if entry.bound.Inode != 0 && !entry.bound.Inherited {
 		if err := socket.Unlink(entry.bound); err != nil {
 			m.log.Warn("path of a socket not removed", "handle", id, "addr", entry.bound.Address, "err", err)

@@ -78,7 +78,12 @@ func (w *Worker) listen(ctx context.Context, m proto.Listen) (net.Listener, erro
 		return nil, err
 	}
 	g := a.body.(proto.Grant)
-	inner, err := fileListener(a.file)
+	var inner net.Listener
+	if g.Policy != "" {
+		inner, err = newChannel(a.file, a.page, g)
+	} else {
+		inner, err = fileListener(a.file)
+	}
 	if err != nil {
 		w.tellClosed(g.Handle)
 		return nil, fmt.Errorf("cannot use the socket granted for %s %s: %w", g.Network, g.Address, err)

@@ -32,6 +32,7 @@ type listener struct {
 	w     *Worker
 	tcp   *net.TCPListener // one of the two is set
 	unix  *net.UnixListener
+	hand  *channel
 	given func() // gives the socket back; called once
 	once  sync.Once
 	err   error
@@ -51,6 +52,8 @@ func newListener(w *Worker, inner net.Listener, given func()) (*listener, error)
 		l.streamListener, l.tcp = in, in
 	case *net.UnixListener:
 		l.streamListener, l.unix = in, in
+	case *channel:
+		l.streamListener, l.hand = in, in
 	default:
 		_ = inner.Close()
 		given()
@@ -62,18 +65,25 @@ func newListener(w *Worker, inner net.Listener, given func()) (*listener, error)
 // Accept returns the next connection, which embeds a *net.TCPConn or
 // *net.UnixConn.
 func (l *listener) Accept() (net.Conn, error) {
-	if l.retired.Load() && (l.left.Add(-1) < 0 || !l.queued()) {
+	if l.retired.Load() && (l.hand == nil || !l.hand.has()) && (l.left.Add(-1) < 0 || !l.queued()) {
 		_ = l.Close()
 		return nil, net.ErrClosed
 	}
 	var c net.Conn
 	var err error
-	if l.tcp != nil {
+	switch {
+	case l.hand != nil:
+		var h *handedConn
+		if h, err = l.hand.accept(); err == nil {
+			h.tally.l = l
+			c = h
+		}
+	case l.tcp != nil:
 		var t *net.TCPConn
 		if t, err = l.tcp.AcceptTCP(); err == nil {
 			c = &tcpConn{TCPConn: t, tally: tally{l: l}}
 		}
-	} else {
+	default:
 		var u *net.UnixConn
 		if u, err = l.unix.AcceptUnix(); err == nil {
 			c = &unixConn{UnixConn: u, tally: tally{l: l}}
@@ -105,6 +115,9 @@ func (l *listener) Close() error {
 
 // leave counts a connection out.
 func (l *listener) leave() {
+	if l.hand != nil {
+		l.hand.count(-1)
+	}
 	l.w.open.Add(-1)
 	l.w.changed()
 	if l.open.Add(-1) == 0 && l.retired.Load() {
@@ -135,6 +148,9 @@ func (l *listener) retire() {
 
 // queued reports whether a connection waits to be accepted.
 func (l *listener) queued() bool {
+	if l.hand != nil && l.hand.has() {
+		return true
+	}
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return false

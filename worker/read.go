@@ -107,7 +107,7 @@ func (w *Worker) repeat() {
 func (w *Worker) hello() {
 	w.lastID++
 	w.helloID = w.lastID
-	m := proto.Hello{Client: w.options.client, Epoch: w.epoch, State: w.state}
+	m := proto.Hello{Client: w.options.client, Epoch: w.epoch, State: w.state, Features: []string{proto.FeatureHandover}}
 	for v := proto.MinVersion; v <= proto.Version; v++ {
 		m.Versions = append(m.Versions, v)
 	}

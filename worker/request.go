@@ -18,6 +18,7 @@ type request struct {
 type answer struct {
 	body proto.Message
 	file *fdpass.File // of a grant; owned by whoever takes the answer
+	page *fdpass.File // likewise, of a dispatched handle
 	err  error
 }
 
@@ -59,6 +60,7 @@ func (w *Worker) abandon(id uint64, r *request) {
 	}
 	if a := <-r.answer; a.file != nil {
 		_ = a.file.Close()
+		_ = a.page.Close()
 		w.release(a.body.(proto.Grant).Handle)
 	}
 }
@@ -109,14 +111,26 @@ func (w *Worker) grant(re uint64, m proto.Grant, files []*fdpass.File) {
 		return
 	}
 	delete(w.pending, re)
-	if _, ok := r.body.(proto.Listen); !ok || len(files) != 1 {
+	if _, ok := r.body.(proto.Listen); !ok || len(files) != filesOf(m) {
 		fdpass.CloseAll(files)
 		w.push(outgoing{e: proto.Envelope{Body: proto.Close{Handle: m.Handle}}})
 		r.answer <- answer{err: fmt.Errorf("worker: %s: the supervisor answered with a grant of %d files", r.body.Type(), len(files))}
 		return
 	}
 	w.holds[m.Handle] = struct{}{}
-	r.answer <- answer{body: m, file: files[0]}
+	a := answer{body: m, file: files[0]}
+	if len(files) > 1 {
+		a.page = files[1]
+	}
+	r.answer <- a
+}
+
+// filesOf is how many files a grant carries: the socket, or a channel and a page.
+func filesOf(m proto.Grant) int {
+	if m.Policy != "" {
+		return 2
+	}
+	return 1
 }
 
 // release tells the supervisor that a handle is held no more; mu is held.

@@ -33,6 +33,12 @@ func killOneOfTwo(t testkit.T, s scale) {
 	killWorkers(t, s, startDaemon(t, cfg), address)
 }
 
+func killDispatched(t testkit.T, s scale) {
+	address := testkit.Address(t)
+	cfg := setup{address: address, policy: "round_robin", pools: []pool{{name: "web", workers: 2, settings: oneUptime}}}
+	killWorkers(t, s, startDaemon(t, cfg), address)
+}
+
 func killOnlyConfigured(t testkit.T, s scale) {
 	address := testkit.Address(t)
 	cfg := setup{address: address, pools: []pool{{name: "web", workers: 1, settings: oneUptime}}}

@@ -20,6 +20,8 @@ type scenario struct {
 var scenarios = []scenario{
 	{"reload-restart-tcp", "reloads and restarts under load over TCP: nothing lost, no descriptor leaked", reloadRestartTCP},
 	{"reload-restart-unix", "the same over a Unix socket", reloadRestartUnix},
+	{"reload-restart-policies", "the same with another policy each time", reloadRestartPolicies},
+	{"kill-dispatched", "kill -9 of one of two workers that are handed connections: only what it had accepted is lost", killDispatched},
 	{"kill-one-of-two", "kill -9 of one of two workers: only what it held is lost", killOneOfTwo},
 	{"kill-the-only-one", "kill -9 of the only worker of a configured listener: the accept queue is kept", killOnlyConfigured},
 	{"kill-the-only-asker", "kill -9 of the only worker that asked for a socket: the accept queue is kept", killOnlyRequested},

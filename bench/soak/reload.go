@@ -16,11 +16,23 @@ func reloadRestartUnix(t testkit.T, s scale) {
 	reloadRestart(t, s, d, "unix:"+d.Path("web.sock"))
 }
 
+// reloadRestartPolicies has another policy with each reload.
+func reloadRestartPolicies(t testkit.T, s scale) {
+	d := testkit.New(t)
+	reloadRestart(t, s, d, testkit.Address(t), "round_robin", "shared", "least_connections", "source_hash", "round_robin")
+}
+
 // reloadRestart reloads a file that changes each time, and restarts, in turn. Each
 // command's new workers have answered before the next one.
-func reloadRestart(t testkit.T, s scale, d *testkit.Daemon, address string) {
+func reloadRestart(t testkit.T, s scale, d *testkit.Daemon, address string, policies ...string) {
 	times, length := pick(s, 3, 20), pick(s, 4*time.Second, 60*time.Second)
 	cfg := setup{address: address, pools: []pool{{name: "web", workers: 2}}}
+	next := func(i int) {
+		if len(policies) > 0 {
+			cfg.policy = policies[i%len(policies)]
+		}
+	}
+	next(0)
 	d.Configure(cfg.toml(t))
 	d.Start()
 	before := testkit.PIDs(d.WaitSettled(), "web")
@@ -43,6 +55,7 @@ func reloadRestart(t testkit.T, s scale, d *testkit.Daemon, address string) {
 	for i := range times {
 		tr.until(length * time.Duration(2*i) / time.Duration(2*times))
 		cfg.pools[0].round = i + 1
+		next(i + 1)
 		d.Configure(cfg.toml(t))
 		slowest = max(slowest, d.Must("reload").Took)
 		replaced("reload")

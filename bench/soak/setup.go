@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 // setup is a configuration: a listener "web", if there is an address, and pools.
 type setup struct {
 	address string
+	policy  string // of the listener; "" = shared
 	pools   []pool
 	rest    string
 }
@@ -32,7 +34,7 @@ func (s setup) toml(t testkit.T) string {
 func (s setup) with(worker string) string {
 	var b strings.Builder
 	if s.address != "" {
-		fmt.Fprintf(&b, "[listener.web]\naddress = %q\n\n", s.address)
+		fmt.Fprintf(&b, "[listener.web]\naddress = %q\npolicy = %q\n\n", s.address, cmp.Or(s.policy, "shared"))
 	}
 	for _, p := range s.pools {
 		fmt.Fprintf(&b, "[pool.%s]\ncommand = [\"%s\"]\nworkers = %d\nenv = { ROUND = \"%d\", GORACE = \"atexit_sleep_ms=0\" }\n", p.name,

@@ -34,6 +34,18 @@ type (
 		Handle proto.HandleID
 		Spec   proto.SocketSpec
 	}
+	// Admit says whether the master may hand connections to the worker: from when it
+	// is ready until it is told to go.
+	Admit struct {
+		Worker proto.WorkerID
+		Yes    bool
+	}
+	// SetPolicy changes how connections of an open handle reach workers that are
+	// granted it from now on, and those that have it dispatched already.
+	SetPolicy struct {
+		Handle proto.HandleID
+		Policy string
+	}
 	// Relisten calls listen(2) again on the handle's socket, for another backlog;
 	// answered by BoundHandle.
 	Relisten struct {
@@ -84,6 +96,8 @@ func (Send) action()      {}
 func (Terminate) action() {}
 func (Kill) action()      {}
 func (Bind) action()      {}
+func (Admit) action()     {}
+func (SetPolicy) action() {}
 func (Relisten) action()  {}
 func (Release) action()   {}
 func (Forget) action()    {}

@@ -293,6 +293,9 @@ func (c *Core) releaseUnwanted() {
 // adjust makes an open handle the configured listener's. What can change on an
 // open socket does; the rest is said, and takes effect when it is bound again.
 func (c *Core) adjust(h *Handle, l Listener) {
+	if h.Policy != l.Policy {
+		c.do(SetPolicy{Handle: h.ID, Policy: l.Policy})
+	}
 	h.Configured, h.Key.Name, h.Policy, h.Linger, h.Owner, h.Asker = true, l.Name, l.Policy, 0, l.Exclusive, "configuration"
 	if reflect.DeepEqual(h.Spec, l.Spec) {
 		return

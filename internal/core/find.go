@@ -60,6 +60,9 @@ func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error
 	if !proto.KnownNetwork(m.Network) {
 		return nil, proto.Key{}, errorf(syscall.EINVAL, "unknown network %q (%s)", m.Network, strings.Join(proto.Networks, ", "))
 	}
+	if m.Policy != "" && !slices.Contains(proto.Policies, m.Policy) {
+		return nil, proto.Key{}, errorf(syscall.EINVAL, "unknown policy %q (%s)", m.Policy, strings.Join(proto.Policies, ", "))
+	}
 	if err := checkAddress(m); err != nil {
 		return nil, proto.Key{}, err
 	}

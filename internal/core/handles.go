@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -46,7 +47,7 @@ func (c *Core) request(w *Worker, key proto.Key, m proto.Listen) *Handle {
 		spec.Confine = &confine
 	}
 	h := c.newHandle(key, spec)
-	h.Asker, h.Owner, h.Policy = w.owner(), key.Owner, "shared"
+	h.Asker, h.Owner, h.Policy = w.owner(), key.Owner, cmp.Or(m.Policy, proto.PolicyShared)
 	return h
 }
 
@@ -131,10 +132,14 @@ func (c *Core) grant(w *Worker, h *Handle, req uint64) {
 	ch := w.of(WhatHandleGranted)
 	ch.Handle, ch.Address, ch.Name = h.ID, h.Bound.Address, h.Key.Name
 	c.changed(ch)
-	c.do(Send{Worker: w.ID, Handle: h.ID, Envelope: proto.Envelope{Re: req, Body: proto.Grant{
+	g := proto.Grant{
 		Handle: h.ID, Network: h.Key.Network, Address: h.Bound.Address, Backlog: h.Bound.Backlog,
 		Name: c.pools[w.Pool].generation(w.Gen).nameOf(h.ID),
-	}}})
+	}
+	if w.Handover && proto.IsDispatched(h.Policy) && !proto.IsDatagram(h.Key.Network) {
+		g.Policy = h.Policy
+	}
+	c.do(Send{Worker: w.ID, Handle: h.ID, Envelope: proto.Envelope{Re: req, Body: g}})
 	c.listeningMakesReady(w)
 }
 

@@ -71,6 +71,7 @@ func (c *Core) hello(w *Worker, id uint64, m proto.Hello) {
 		return
 	}
 	w.Greeted = true
+	w.Handover = slices.Contains(m.Features, proto.FeatureHandover)
 	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: id, Body: c.welcome(w)}})
 }
 

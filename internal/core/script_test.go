@@ -161,6 +161,13 @@ func text(a Action) string {
 		return fmt.Sprintf("kill %d", a.Worker)
 	case Bind:
 		return fmt.Sprintf("bind %d %s backlog=%d", a.Handle, keyOf(a.Spec), a.Spec.Backlog)
+	case Admit:
+		if a.Yes {
+			return fmt.Sprintf("admit %d", a.Worker)
+		}
+		return fmt.Sprintf("bar %d", a.Worker)
+	case SetPolicy:
+		return fmt.Sprintf("policy %d %s", a.Handle, a.Policy)
 	case Relisten:
 		return fmt.Sprintf("relisten %d backlog=%d", a.Handle, a.Backlog)
 	case Release:

@@ -106,8 +106,10 @@ type Worker struct {
 	Linked    bool             `json:"linked,omitempty"`    // has a link
 	Greeted   bool             `json:"greeted,omitempty"`   // said hello
 	Rejoining bool             `json:"rejoining,omitempty"` // ignored until its hello of this epoch, see takeover.go
+	Handover  bool             `json:"handover,omitempty"`  // understands a channel
 	Begun     Time             `json:"begun"`
 	ReadyAt   Time             `json:"ready_at,omitempty"`
+	Barred    bool             `json:"barred,omitempty"`   // was ready, and gets no connections any more
 	Deadline  Time             `json:"deadline,omitempty"` // of its state
 	Killed    int              `json:"killed,omitempty"`   // SIGKILLs sent
 	EndWish   bool             `json:"end_wish,omitempty"` // end it as soon as there is a process

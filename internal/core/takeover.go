@@ -62,6 +62,9 @@ func (c *Core) tookOver(ev TookOver) {
 		}
 	}
 	for _, w := range c.sortedWorkers() {
+		if w.ReadyAt != 0 && !w.Barred {
+			c.do(Admit{w.ID, true})
+		}
 		if !w.Linked {
 			continue
 		}

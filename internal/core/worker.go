@@ -68,6 +68,7 @@ func (c *Core) wishEnd(w *Worker, _ input) { w.EndWish = true }
 
 func (c *Core) workerReady(w *Worker, _ input) {
 	w.ReadyAt = c.now
+	c.do(Admit{w.ID, true})
 	ch := w.of(WhatWorkerReady)
 	ch.Took = c.now.Sub(w.Begun)
 	c.changed(ch)
@@ -98,9 +99,18 @@ func (c *Core) linkBroken(w *Worker, in input) {
 	c.lose(w, w.Failure, false)
 }
 
+// bar keeps connections away from a worker that was ready and is no more.
+func (c *Core) bar(w *Worker) {
+	if w.ReadyAt != 0 && !w.Barred {
+		w.Barred = true
+		c.do(Admit{w.ID, false})
+	}
+}
+
 // linkClosed waits for the exit that usually follows, so that a crash is counted
 // as one, whichever of the two the shell sees first.
 func (c *Core) linkClosed(w *Worker, _ input) {
+	c.bar(w)
 	c.setDeadline(w, linkGrace)
 	c.notServing(w)
 }
@@ -120,6 +130,7 @@ func (c *Core) beginKilling(w *Worker, _ input) { c.kill(w, w.Cause) }
 // kill sends the stop signal; SIGKILL follows after kill_timeout. The state is
 // Killing already.
 func (c *Core) kill(w *Worker, cause string) {
+	c.bar(w)
 	w.Cause = cause
 	ch := w.of(WhatWorkerKilling)
 	ch.Cause, ch.Delay = cause, c.spec(w).Timeouts.Kill
@@ -175,7 +186,10 @@ func (c *Core) tellDrain(w *Worker, _ input) {
 	c.do(Terminate{w.ID, c.spec(w).StopSignal})
 }
 
-func (c *Core) drainDeadline(w *Worker, _ input) { c.setDeadline(w, c.gracefulOf(w)) }
+func (c *Core) drainDeadline(w *Worker, _ input) {
+	c.bar(w)
+	c.setDeadline(w, c.gracefulOf(w))
+}
 
 // gracefulOf is how long the worker may drain: no generation outlives
 // generation_timeout.

@@ -31,6 +31,10 @@ type Envelope struct {
 	Body   Message
 }
 
+// FeatureHandover in Hello: the worker understands a grant with a channel. Without
+// it every grant carries the socket itself.
+const FeatureHandover = "handover"
+
 // States a worker reports in hello.
 const (
 	StateStarting = "starting"
@@ -50,6 +54,7 @@ type (
 		State    string     `json:"state,omitempty"`
 		Holds    []HandleID `json:"holds,omitempty"`
 		Counts   *Counts    `json:"counts,omitempty"`
+		Features []string   `json:"features,omitempty"` // what the worker can do beyond the protocol's core
 	}
 	// Listen asks for a socket. The answer is Grant with one file, or Error.
 	Listen struct {
@@ -63,6 +68,7 @@ type (
 		Mode        *uint32 `json:"mode,omitempty"` // Unix: permission bits of the path
 		ReadableAll bool    `json:"readable_all,omitempty"`
 		WritableAll bool    `json:"writable_all,omitempty"`
+		Policy      string  `json:"policy,omitempty"` // "" = shared; the first asker's counts
 	}
 	// Close gives a handle back. It has no answer.
 	Close struct {
@@ -105,13 +111,15 @@ type (
 		Generation uint64     `json:"generation"`
 		Listeners  []Endpoint `json:"listeners,omitempty"` // the pool's configured listeners
 	}
-	// Grant answers Listen and carries the socket.
+	// Grant answers Listen. It carries the socket, or with a policy the channel on
+	// which connections are handed over, and the page for the worker's count of them.
 	Grant struct {
 		Handle  HandleID `json:"handle"`
 		Network string   `json:"network"`
 		Address string   `json:"address"` // as bound: "127.0.0.1:8080", "[::]:80", "/run/a.sock"
 		Backlog int      `json:"backlog"` // in force; may differ from the wish
 		Name    string   `json:"name,omitempty"`
+		Policy  string   `json:"policy,omitempty"` // "" = the socket is shared: the worker accepts on it
 	}
 	// Error answers any request that failed, or a message that is not understood.
 	Error struct {

@@ -14,6 +14,20 @@ const DefaultBacklog = 511
 // reference's pipe is "unix"; seqpacket is "unixpacket", datagram "unixgram".
 var Networks = []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", "unixpacket", "unixgram"}
 
+// Policies lists how connections of a handle can reach workers.
+var Policies = []string{PolicyShared, PolicyRoundRobin, PolicyLeastConnections, PolicySourceHash}
+
+// The policies.
+const (
+	PolicyShared           = "shared"            // every holder accepts from the one socket
+	PolicyRoundRobin       = "round_robin"       // the master hands them over in turn
+	PolicyLeastConnections = "least_connections" // to the holder with the fewest open
+	PolicySourceHash       = "source_hash"       // by client address
+)
+
+// IsDispatched reports whether the master accepts under the policy.
+func IsDispatched(policy string) bool { return policy != "" && policy != PolicyShared }
+
 // IsUnix reports whether the network's addresses are paths.
 func IsUnix(network string) bool { return strings.HasPrefix(network, "unix") }
 

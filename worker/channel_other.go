@@ -1,0 +1,34 @@
+//go:build !linux
+
+package worker
+
+import (
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/f72e338e/supervisord/fdpass"
+	"github.com/f72e338e/supervisord/internal/proto"
+)
+
+// channel and handedConn exist on Linux only, where there is a master.
+type channel struct{ net.Listener }
+
+type handedConn struct {
+	*net.TCPConn
+	tally tally
+}
+
+func newChannel(file, page *fdpass.File, _ proto.Grant) (*channel, error) {
+	_ = file.Close()
+	_ = page.Close()
+	return nil, fdpass.ErrNotSupported
+}
+
+func (c *channel) count(int64)                           {}
+func (c *channel) has() bool                             { return false }
+func (c *channel) accept() (*handedConn, error)          { return nil, os.ErrClosed }
+func (c *channel) SetDeadline(time.Time) error           { return fdpass.ErrNotSupported }
+func (c *channel) SyscallConn() (syscall.RawConn, error) { return nil, fdpass.ErrNotSupported }
+func (c *handedConn) count() *tally                      { return &c.tally }
