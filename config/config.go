@@ -67,8 +67,7 @@ type Pool struct {
 	Groups              []int    // resolved supplementary groups, sorted, without GID; empty together with UID -1 = as the master
 
 	WorkingDirectory string      `key:"working_directory" alias:"cwd directory chdir working_dir workdir" applies:"restart" doc:"Directory the workers start in. Default: the directory of the main file."`
-	Umask            fs.FileMode `key:"umask" default:"0027" set:"UmaskSet" applies:"restart" doc:"File mode creation mask of the workers."`
-	UmaskSet         bool        // umask is stated; Umask holds the default otherwise
+	Umask            fs.FileMode `key:"umask" default:"0027" applies:"restart" doc:"File mode creation mask of the workers."`
 
 	Env         map[string]string `key:"env" alias:"environment" applies:"restart" doc:"Environment variables of the workers. They win over env_file."`
 	EnvFile     string            `key:"env_file" alias:"environment_file" applies:"restart" doc:"File of KEY=VALUE lines, as EnvironmentFile= of systemd. With a leading '-' it may be missing. A change of its content counts as a change of the pool."`

@@ -39,7 +39,7 @@ func Find(explicit string) (path string, err error) {
 // Load reads the file and those it includes. The error is [Errors] when the
 // content is bad; else it wraps the error of opening or reading the main file.
 func Load(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
@@ -47,7 +47,13 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the configuration: %w", err)
 	}
-	return Parse(path, data, filepath.Dir(abs))
+	c, err := Parse(path, data, filepath.Dir(abs))
+	if err == nil && len(c.Pools) == 0 {
+		// An empty file is what a full disk or a careless ">" leaves, and a daemon
+		// that reloads it would stop everything.
+		return nil, Errors{{File: path, Problem: "there is no [pool.NAME], so nothing would run"}}
+	}
+	return c, err
 }
 
 // Parse reads a configuration from data. name is the file it came from, for errors

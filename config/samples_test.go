@@ -41,7 +41,7 @@ var samples = map[string][]string{
 	"pool.group":                {`"0"`, `"4242"`},
 	"pool.supplementary_groups": {`["4242", "7"]`},
 	"pool.working_directory":    {`"sub/{slot}"`, `"/"`},
-	"pool.umask":                {`"0077"`, `"0027"`},
+	"pool.umask":                {`"0077"`},
 	"pool.env":                  {`{ A = "b", "x.y" = "\"{worker}\"" }`},
 	"pool.env_file":             {`"vars.env"`, `"-missing.env"`},
 	"pool.inherit_env":          {`["*"]`, `["HTTP_*", "X"]`},

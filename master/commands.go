@@ -18,6 +18,7 @@ import (
 
 // reload loads the configuration again. A bad one changes nothing.
 func (m *Master) reload(taken func(core.OpID), done func(api.Result)) {
+	m.control.heal()
 	m.tell(systemd.Reloading(systemd.Monotonic()), systemd.Status("reloading"))
 	answer := done
 	done = func(res api.Result) {
@@ -30,13 +31,8 @@ func (m *Master) reload(taken func(core.OpID), done func(api.Result)) {
 	}
 	cfg, err := m.opts.Load()
 	if err != nil {
-		var bad config.Errors
-		kind := api.KindFailed
-		if errors.As(err, &bad) {
-			kind = api.KindConfig
-		}
 		m.log.Error("configuration refused", "err", err.Error())
-		done(api.Result{Error: err.Error(), Kind: kind})
+		done(api.Result{Error: err.Error(), Kind: api.KindConfig})
 		return
 	}
 	planned, err := m.launches.plan(cfg)
@@ -89,6 +85,8 @@ func (m *Master) restart(pool string, taken func(core.OpID), done func(api.Resul
 		return
 	}
 	taken(op)
+	m.restarting.Lock() // in the order in which they came
+	defer m.restarting.Unlock()
 	for {
 		_, wake := m.ring.since(m.ring.last())
 		if !m.tryRestart(pool, op, done) {
@@ -163,7 +161,7 @@ func (m *Master) running(pool string) map[string]*launch {
 }
 
 func (m *Master) restartEvent(op core.OpID, planned map[string]core.PoolSpec) core.Configured {
-	ev := core.Configured{Op: op, Kind: "restart", Config: core.Config{Listeners: m.current.Listeners}}
+	ev := core.Configured{Op: op, Kind: "restart", Config: core.Config{Listeners: m.current.Listeners, MaxHandles: m.current.MaxHandles}}
 	for _, p := range m.current.Pools {
 		if spec, ok := planned[p.Name]; ok {
 			spec.Desired = p.Desired

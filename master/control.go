@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,11 @@ type control struct {
 	lock  *os.File // held while this master lives: two of them cannot share a socket
 	srv   *http.Server
 	group int // whose members may read; -1 = none
-	ended chan struct{}
+	cfg   config.Control
+	ended sync.WaitGroup // goroutines in Serve
+
+	mu     sync.Mutex // heal meets close
+	closed bool
 }
 
 // openControl makes the socket, its directory included, as nobody else's: a
@@ -44,7 +49,7 @@ func openControl(m *Master, path string, cfg config.Control) (*control, error) {
 	if err := safeDirectory(dir); err != nil {
 		return nil, fmt.Errorf("cannot use the control socket %s: %w", path, err)
 	}
-	c := &control{m: m, path: path, group: -1, ended: make(chan struct{})}
+	c := &control{m: m, path: path, group: -1, cfg: cfg}
 	if err := c.takeLock(); err != nil {
 		return nil, err
 	}
@@ -131,6 +136,27 @@ func (c *control) listen(cfg config.Control) error {
 	return err
 }
 
+// heal makes the socket again when somebody removed it. Requests under way go on.
+func (c *control) heal() {
+	if c == nil || c.srv == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, err := os.Lstat(c.path); !errors.Is(err, fs.ErrNotExist) || c.closed {
+		return
+	}
+	old := c.ln
+	if err := c.listen(c.cfg); err != nil {
+		c.m.log.Warn("control socket was removed and cannot be made again", "addr", c.path, "err", err)
+		return
+	}
+	old.SetUnlinkOnClose(false) // the path is the new one's
+	_ = old.Close()
+	c.m.log.Info("control socket was removed and made again", "addr", c.path)
+	c.serveOn(c.ln)
+}
+
 func groupID(name string) (int, error) {
 	if n, err := strconv.Atoi(name); err == nil {
 		return n, nil
@@ -153,9 +179,14 @@ func (c *control) serve() {
 		},
 		ErrorLog: nil,
 	}
+	c.serveOn(c.ln)
+}
+
+func (c *control) serveOn(ln net.Listener) {
+	c.ended.Add(1)
 	go func() {
-		defer close(c.ended)
-		_ = c.srv.Serve(c.ln)
+		defer c.ended.Done()
+		_ = c.srv.Serve(ln)
 	}()
 }
 
@@ -169,12 +200,15 @@ func (c *control) close() {
 		_ = c.lock.Close()
 		return
 	}
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if c.srv.Shutdown(ctx) != nil {
 		_ = c.srv.Close()
 	}
-	<-c.ended
+	c.ended.Wait()
 	_ = c.lock.Close() // the file stays: removing it would let two masters lock two files of one name
 }
 

@@ -145,3 +145,36 @@ func TestPeerAndRoutes(t *testing.T) {
 		t.Errorf("dial after the end: %v", err)
 	}
 }
+
+// TestControlIsMadeAgain: a control socket that somebody removed is there again
+// after a reload, and until then a client is told whom to signal.
+func TestControlIsMadeAgain(t *testing.T) {
+	m := newMaster(t, "")
+	m.control.serve()
+	ended := make(chan int)
+	go func() { ended <- m.loop(context.Background()) }()
+	if err := os.Remove(m.control.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.Dial(t.Context(), []string{m.control.path}); err == nil || !strings.Contains(err.Error(), "was removed (kill -HUP") {
+		t.Errorf("dial of a removed socket: %v", err)
+	}
+	m.control.heal()
+	m.control.heal() // nothing to do
+	client, err := api.Dial(t.Context(), []string{m.control.path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.Command(t.Context(), api.PathStop, api.StopRequest{}, func(api.Line) {}); err != nil {
+		t.Error(err)
+	}
+	<-ended
+	client.Close()
+	m.abandon()
+	if _, err := os.Lstat(m.control.path); err == nil {
+		t.Error("the socket is still there after the end")
+	}
+}

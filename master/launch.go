@@ -74,7 +74,7 @@ func (r *launch) close() {
 // plan turns a configuration into what the core must know, with a launch record
 // for each pool. It looks at files, and may block as long as they do.
 func (l *launches) plan(cfg *config.Config) (core.Config, error) {
-	var out core.Config
+	out := core.Config{MaxHandles: maxHandles()}
 	for _, c := range cfg.Listeners {
 		ln := core.Listener{Name: c.Name, Spec: c.Spec, Policy: c.Policy}
 		if c.Exclusive {
@@ -99,6 +99,16 @@ func (l *launches) plan(cfg *config.Config) (core.Config, error) {
 		out.Pools = append(out.Pools, spec)
 	}
 	return out, nil
+}
+
+// maxHandles is how many sockets workers may ask for: a quarter of the descriptors
+// that the master may have. The rest is for links, channels, output and commands.
+func maxHandles() int {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return 256
+	}
+	return int(min(lim.Cur/4, 1<<20))
 }
 
 // dispatchedOf returns those of the listeners whose connections the master hands

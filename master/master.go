@@ -70,6 +70,8 @@ type Master struct {
 
 	spawning chan struct{} // bounds the spawns under way
 
+	restarting sync.Mutex // restarts that wait for a roll-out wait in line
+
 	files    sync.Map // *output of workers with a file, to reopen
 	launches launches
 	snapshot atomic.Pointer[snapshot]

@@ -63,6 +63,24 @@ func (g *global) dial(ctx context.Context) (*api.Client, error) {
 	return c, nil
 }
 
+// answerTime bounds questions, which a master that runs answers at once.
+const answerTime = 10 * time.Second
+
+// asking returns a context for a question that may take extra time.
+func asking(extra time.Duration) (context.Context, context.CancelFunc) {
+	ctx, stop := interruptible()
+	bounded, cancel := context.WithTimeout(ctx, answerTime+extra)
+	return bounded, func() { cancel(); stop() }
+}
+
+// unanswered says what became of a question that failed.
+func unanswered(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &exitError{code: exitTimeout, err: errors.New("the master does not answer: it is stopped, or short of descriptors")}
+	}
+	return failed(err)
+}
+
 // interruptible returns a context that ends with the first SIGINT or SIGTERM.
 func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

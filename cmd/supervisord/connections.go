@@ -23,7 +23,7 @@ answer in time is named as missing; the others are exact. The exit code is 1 whe
 one is missing.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			ctx, cancel := interruptible()
+			ctx, cancel := asking(timeout)
 			defer cancel()
 			c, err := g.dial(ctx)
 			if err != nil {
@@ -38,7 +38,7 @@ one is missing.`,
 				return &exitError{code: exitUsage, err: err}
 			}
 			if err != nil {
-				return failed(err)
+				return unanswered(err)
 			}
 			if asJSON {
 				if err := printJSON(n); err != nil {

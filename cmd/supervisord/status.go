@@ -21,7 +21,7 @@ func newStatus(g *global) *cobra.Command {
 		Short: "Show listeners, pools and workers",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			ctx, cancel := interruptible()
+			ctx, cancel := asking(0)
 			defer cancel()
 			c, err := g.dial(ctx)
 			if err != nil {
@@ -29,7 +29,7 @@ func newStatus(g *global) *cobra.Command {
 			}
 			s, err := c.Status(ctx)
 			if err != nil {
-				return failed(err)
+				return unanswered(err)
 			}
 			if asJSON {
 				return printJSON(s)

@@ -78,6 +78,8 @@ func Dial(ctx context.Context, paths []string) (*Client, error) {
 			return c, nil
 		case errors.Is(err, fs.ErrPermission):
 			return nil, fmt.Errorf("cannot open the control socket %s: %w (ask as root or as the daemon's user, or set [control] group)", path, syscall.EACCES)
+		case errors.Is(err, fs.ErrNotExist) && lockedBy(path) != "":
+			return nil, fmt.Errorf("the master with pid %[1]s runs, but its control socket %[2]s was removed (kill -HUP %[1]s makes it again)", lockedBy(path), path)
 		case errors.Is(err, fs.ErrNotExist):
 			tried = append(tried, path+" (there is none)")
 		case errors.Is(err, syscall.ECONNREFUSED):
@@ -87,6 +89,21 @@ func Dial(ctx context.Context, paths []string) (*Client, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w; tried %s", ErrNoMaster, strings.Join(tried, ", "))
+}
+
+// lockedBy returns the process number in the lock file of a control socket, "" when
+// nobody holds the lock.
+func lockedBy(path string) string {
+	f, err := os.Open(path + ".lock")
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	if !errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		return ""
+	}
+	pid, _ := io.ReadAll(io.LimitReader(f, 32))
+	return strings.TrimSpace(string(pid))
 }
 
 // Close ends connections that are kept for another request.

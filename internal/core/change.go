@@ -152,7 +152,7 @@ func (c *Core) apply() {
 	ch := c.change
 	c.change = nil
 	c.touch(Ref{Kind: RefMaster})
-	c.m.Listeners = nil
+	c.m.Listeners, c.m.MaxHandles = nil, ch.Config.MaxHandles
 	for i, l := range ch.Config.Listeners {
 		h := c.handles[ch.Handles[i]]
 		c.adjust(h, l)

@@ -75,10 +75,13 @@ func (c *Core) askCount(w *Worker) {
 	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{ID: w.Asked, Body: proto.Count{}}})
 }
 
+// maxCount is more than one worker can have open; the sum of all stays in range.
+const maxCount = 1 << 40
+
 // counted takes a worker's counts, told by itself or as an answer. Absurd values
 // are the worker's own problem: they are clamped and concern nobody else.
 func (c *Core) counted(w *Worker, re uint64, m proto.Counts) {
-	n := max(0, m.Connections)
+	n := min(max(0, m.Connections), maxCount)
 	w.Connected, w.Accepted = &n, m.Accepted
 	if re == 0 || re != w.Asked {
 		return

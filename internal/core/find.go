@@ -80,6 +80,9 @@ func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error
 	if h != nil {
 		return h, key, c.mayHold(w, h, m.Exclusive)
 	}
+	if err := c.mayHaveMore(w); err != nil {
+		return nil, key, err
+	}
 	if m.Exclusive {
 		if proto.IsDatagram(network) {
 			return nil, key, errorf(syscall.EINVAL, "a datagram socket cannot be exclusive")
@@ -87,6 +90,21 @@ func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error
 		key.Owner = w.owner()
 	}
 	return nil, key, nil
+}
+
+// maxHolds is how many handles one worker may have.
+const maxHolds = 256
+
+// mayHaveMore keeps workers from using up the master's descriptors, which it needs
+// to start the others and to be asked.
+func (c *Core) mayHaveMore(w *Worker) *proto.Error {
+	if n := len(w.Holds) + len(w.Waits); n >= maxHolds {
+		return errorf(syscall.EMFILE, "this worker has %d sockets (close some: one worker may have %d)", n, maxHolds)
+	}
+	if n := len(c.handles) - len(c.m.Listeners); c.m.MaxHandles > 0 && n >= c.m.MaxHandles {
+		return errorf(syscall.EMFILE, "the workers have asked for %d sockets (raise the master's limit of open files: a quarter of it is for them)", n)
+	}
+	return nil
 }
 
 // nameOf returns what the generation calls a configured listener, "" if it is not
@@ -188,7 +206,7 @@ func (c *Core) allowed(g *Generation, key proto.Key) *proto.Error {
 }
 
 var errnoNames = map[syscall.Errno]string{
-	syscall.EADDRINUSE: "EADDRINUSE", syscall.EACCES: "EACCES", syscall.EINVAL: "EINVAL", syscall.ENOENT: "ENOENT",
+	syscall.EADDRINUSE: "EADDRINUSE", syscall.EACCES: "EACCES", syscall.EINVAL: "EINVAL", syscall.EMFILE: "EMFILE", syscall.ENOENT: "ENOENT",
 }
 
 func errorf(errno syscall.Errno, format string, args ...any) *proto.Error {

@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +56,7 @@ func (c *Core) newHandle(key proto.Key, spec proto.SocketSpec) *Handle {
 	if spec.Backlog <= 0 {
 		spec.Backlog = proto.DefaultBacklog
 	}
+	spec.Backlog = min(spec.Backlog, math.MaxInt32) // listen(2) takes an int
 	h := &Handle{ID: c.m.NextHandle, Key: key, Spec: spec, State: HandleBinding}
 	c.m.NextHandle++
 	c.handles[h.ID] = h

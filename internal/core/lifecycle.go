@@ -155,7 +155,7 @@ func init() {
 			evDraining:    ignore,
 			evLinkClosed:  ignore,
 			evLinkBroken:  ignore,
-			evDeadline:    {Killing, (*Core).killNow, "SIGKILL to all it started, again each time"},
+			evDeadline:    {Killing, (*Core).killNow, "SIGKILL to its process group, again each time"},
 			evExited:      {Gone, (*Core).workerExited, "as its cause says"},
 			evDrain:       ignore,
 			evEnd:         ignore,

@@ -36,7 +36,7 @@ func (c *Core) received(w *Worker, e proto.Envelope) {
 	case proto.Ready:
 		c.life(w, evReady, input{})
 	case proto.Draining:
-		c.life(w, evDraining, input{cause: m.Reason})
+		c.life(w, evDraining, input{cause: clip(m.Reason, 200)})
 	case proto.Status:
 		w.Text = clip(m.Text, 200)
 		ch := w.of(WhatWorkerStatus)

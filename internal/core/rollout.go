@@ -128,7 +128,7 @@ func (c *Core) advance(p *Pool) {
 	switch {
 	case r.Phase == PhaseReverting:
 		c.rolloutFailed(p, "rolled back to generation "+fmt.Sprint(r.To))
-	case pol.Monitor > 0:
+	case pol.Monitor > 0 && len(r.Order) > 0:
 		r.Phase = PhaseFinishing
 		if r.Pos < len(r.Order) {
 			r.Phase = PhaseWatching

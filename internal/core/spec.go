@@ -11,6 +11,9 @@ import (
 type Config struct {
 	Listeners []Listener `json:"listeners,omitempty"`
 	Pools     []PoolSpec `json:"pools,omitempty"`
+	// MaxHandles is how many sockets workers may have asked for, of all pools
+	// together, 0 for no limit: the master needs descriptors for other things.
+	MaxHandles int `json:"max_handles,omitempty"`
 }
 
 // Listener is a configured listener.

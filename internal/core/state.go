@@ -32,9 +32,10 @@ type Master struct {
 	NextWorker proto.WorkerID `json:"next_worker"`
 	NextHandle proto.HandleID `json:"next_handle"`
 	NextGather uint64         `json:"next_gather"`
-	NextID     uint64         `json:"next_id"`             // of requests to workers
-	Random     uint64         `json:"random"`              // state of the jitter's generator
-	Listeners  []ListenerRef  `json:"listeners,omitempty"` // of the configuration in force
+	NextID     uint64         `json:"next_id"`               // of requests to workers
+	Random     uint64         `json:"random"`                // state of the jitter's generator
+	Listeners  []ListenerRef  `json:"listeners,omitempty"`   // of the configuration in force
+	MaxHandles int            `json:"max_handles,omitempty"` // of the configuration in force
 	Ready      bool           `json:"ready,omitempty"`
 	Stopping   bool           `json:"stopping,omitempty"`
 	Fast       bool           `json:"fast,omitempty"`

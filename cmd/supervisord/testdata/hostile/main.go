@@ -39,6 +39,23 @@ func main() {
 		for i := 2; ; i++ {
 			send([]byte(`{"type":"connections","id":` + strconv.Itoa(i) + `}`))
 		}
+	case "hoard": // asks for one port after the other, and closes what it gets without a word
+		send(hello)
+		buf, oob := make([]byte, 64<<10), make([]byte, 64)
+		for port := 30000; port < 60000; port++ {
+			send([]byte(`{"type":"listen","id":` + strconv.Itoa(port) + `,"network":"tcp","address":"127.0.0.77","port":` + strconv.Itoa(port) + `}`))
+			_, n, _, _, err := unix.Recvmsg(fd, buf, oob, 0)
+			if err != nil {
+				break
+			}
+			cmsgs, _ := unix.ParseSocketControlMessage(oob[:n])
+			for i := range cmsgs {
+				fds, _ := unix.ParseUnixRights(&cmsgs[i])
+				for _, f := range fds {
+					_ = unix.Close(f)
+				}
+			}
+		}
 	case "forbidden": // asks for what it may not have, and reads the answers
 		send(hello)
 		buf := make([]byte, 64<<10)
