@@ -18,6 +18,13 @@
 //	err = w.Ready()
 //	<-w.Draining() // close ln, finish by w.DrainDeadline(), exit
 //
+// A server of connections rather than of HTTP, with what net.Server of Node can
+// do (docs/net-server.md):
+//
+//	srv := worker.NewServer(worker.ServerOptions{MaxConnections: 1000}, func(c *worker.Socket) { ... })
+//	err = srv.Listen(ctx, "tcp", ":8124")
+//	err = w.Run(ctx) // ready, drain, wait for the connections
+//
 // # What it does not know
 //
 // Nothing here decides: who shares a socket, who is replaced when, and which
@@ -34,6 +41,6 @@
 // # Goroutines
 //
 // A supervised Worker has two, which end with the link: one reads it, one writes
-// it. Callers never write to the link themselves, so a supervisor that does not
+// it. A Server that listens has two of its own. Callers never write to the link themselves, so a supervisor that does not
 // read cannot stop a program that serves. At rest neither wakes up.
 package worker

@@ -26,10 +26,11 @@ func (w *Worker) Listen(ctx context.Context, network, address string, opts ...Li
 	if !proto.KnownNetwork(network) || proto.IsDatagram(network) {
 		return nil, net.UnknownNetworkError(network)
 	}
-	if w.conn == nil {
-		return w.listenAlone(ctx, network, address, listening(opts))
+	o := listening(opts)
+	if w.conn == nil || o.reusePort {
+		return w.listenAlone(ctx, network, address, o)
 	}
-	m, err := spec(ctx, network, address, listening(opts))
+	m, err := spec(ctx, network, address, o)
 	if err != nil {
 		return nil, err
 	}

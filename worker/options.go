@@ -37,6 +37,7 @@ type joinOptions struct {
 type listenOptions struct {
 	backlog                  int
 	exclusive, ipv6Only      bool
+	reusePort                bool
 	mode                     *uint32
 	readableAll, writableAll bool
 }
@@ -67,6 +68,13 @@ func Exclusive() ListenOption { return func(o *listenOptions) { o.exclusive = tr
 
 // IPv6Only keeps an IPv6 socket from taking IPv4 connections (IPV6_V6ONLY).
 func IPv6Only() ListenOption { return func(o *listenOptions) { o.ipv6Only = true } }
+
+// ReusePort makes a socket of this worker's own, which shares its port with others
+// that have the option (SO_REUSEPORT, socket(7)); so it is exclusive, and the
+// supervisor is not asked. Connections that wait in its queue when the worker ends
+// are reset: a listener with policy = "reuse_port" is kept by the supervisor and
+// has no such gap. Linux only.
+func ReusePort() ListenOption { return func(o *listenOptions) { o.reusePort = true } }
 
 // Mode sets the permission bits of a Unix socket's path.
 func Mode(perm fs.FileMode) ListenOption {

@@ -22,12 +22,18 @@ type serving struct {
 	running   int           // how many of those have not ended
 	signals   chan os.Signal
 	signalled int
+	hurried   bool // by a second signal
 
 	closing   atomic.Bool  // answers carry Connection: close
 	strangers atomic.Int64 // open connections of foreign listeners
 }
 
 func (s *serving) start(listeners []net.Listener) {
+	select {
+	case <-s.w.Draining(): // before anything is answered
+		s.closing.Store(true)
+	default:
+	}
 	if s.srv.Handler == nil {
 		s.srv.Handler = http.DefaultServeMux
 	}
@@ -96,6 +102,11 @@ func (s *serving) drain() error {
 	closeAll(s.foreign)
 	s.join()
 	if !s.wait(time.Now().Add(o.idleGrace), own) {
+		// At the deadline Shutdown would close the idle ones, and whether anything
+		// is left to tell would be chance.
+		if deadline, _ := s.w.bound(own); s.hurried || !time.Now().Before(deadline) {
+			return s.cut()
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = s.srv.Shutdown(ctx) }()
@@ -103,12 +114,7 @@ func (s *serving) drain() error {
 		cancel()
 		<-done
 		if !finished {
-			n := s.remaining()
-			for _, l := range s.own {
-				l.lingers.Store(false)
-			}
-			_ = s.srv.Close()
-			return fmt.Errorf("%w: %d connections were open", ErrDeadline, n)
+			return s.cut()
 		}
 		return nil
 	}
@@ -117,6 +123,16 @@ func (s *serving) drain() error {
 	defer cancel()
 	_ = s.srv.Shutdown(ctx)
 	return nil
+}
+
+// cut ends what is left at the deadline.
+func (s *serving) cut() error {
+	n := s.remaining()
+	for _, l := range s.own {
+		l.lingers.Store(false)
+	}
+	_ = s.srv.Close()
+	return fmt.Errorf("%w: %d connections were open", ErrDeadline, n)
 }
 
 // join waits until every accept loop has ended: from then on no connection is
@@ -155,7 +171,7 @@ func (s *serving) wait(until, own time.Time) bool {
 		case <-s.signals:
 			if s.signalled++; s.signalled > 1 {
 				s.w.hurry()
-				own = time.Now()
+				own, s.hurried = time.Now(), true
 			}
 		}
 		timer.Stop()

@@ -28,6 +28,41 @@ func filePacketConn(f *fdpass.File) (net.PacketConn, error) {
 	return net.FilePacketConn(file)
 }
 
+// dup returns another listener of the same socket, with a descriptor of its own.
+func (l *listener) dup() (net.Listener, error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var copied net.Listener
+	if cerr := raw.Control(func(fd uintptr) { copied, err = adopt(fd, 0) }); cerr != nil {
+		return nil, cerr
+	}
+	return copied, err
+}
+
+// adopt borrows a socket and returns a listener with a descriptor of its own. It
+// calls listen(2) only when nobody did.
+func adopt(fd uintptr, backlog int) (net.Listener, error) {
+	n, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := fdpass.NewFile(n)
+	network, _, _, err := socket.Address(n)
+	if err == nil && proto.IsDatagram(network) {
+		err = unix.EINVAL
+	}
+	if err == nil {
+		_, err = socket.Adopt(f, proto.SocketSpec{Network: network, Backlog: backlog})
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return fileListener(f)
+}
+
 // readable reports whether accept(2) on fd would not have to wait.
 func readable(fd uintptr) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -67,5 +102,5 @@ func bind(ctx context.Context, network, address string, o listenOptions) (*fdpas
 		return nil, proto.Bound{}, err
 	}
 	return socket.Bind(proto.SocketSpec{Network: m.Network, Address: m.Address, Port: m.Port, Backlog: m.Backlog,
-		IPv6Only: m.IPv6Only, Mode: m.Mode, ReadableAll: m.ReadableAll, WritableAll: m.WritableAll})
+		IPv6Only: m.IPv6Only, ReusePort: o.reusePort, Mode: m.Mode, ReadableAll: m.ReadableAll, WritableAll: m.WritableAll})
 }

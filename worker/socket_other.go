@@ -4,6 +4,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"github.com/f72e338e/supervisord/fdpass"
@@ -22,9 +23,18 @@ func filePacketConn(f *fdpass.File) (net.PacketConn, error) {
 // readable is not known here: a server that drains closes at once.
 func readable(uintptr) bool { return false }
 
+// dup needs more than the net package has on every system.
+func (l *listener) dup() (net.Listener, error) { return nil, errors.ErrUnsupported }
+
+// adopt needs more than the net package has on every system.
+func adopt(uintptr, int) (net.Listener, error) { return nil, errors.ErrUnsupported }
+
 // listenAlone leaves everything to the net package: of the options only
 // IPv6Only is known here.
 func (w *Worker) listenAlone(ctx context.Context, network, address string, o listenOptions) (net.Listener, error) {
+	if o.reusePort {
+		return nil, errors.ErrUnsupported
+	}
 	if o.ipv6Only && network == "tcp" {
 		network = "tcp6"
 	}

@@ -33,6 +33,7 @@ type Worker struct {
 	wake     chan struct{} // capacity 1: the writer has something to do
 	written  chan struct{} // closed when the writer ended
 	drainc   chan struct{} // closed when a drain begins
+	attached attached      // servers, for Wait
 
 	open     atomic.Int64
 	accepted atomic.Uint64

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
@@ -34,8 +35,12 @@ func newStatus(g *global) *cobra.Command {
 			if asJSON {
 				return printJSON(s)
 			}
-			printStatus(os.Stdout, s)
-			return nil
+			// In one write: a reader that has seen enough (grep -q) then does not
+			// end the command by SIGPIPE in the middle.
+			var out bytes.Buffer
+			printStatus(&out, s)
+			_, err = os.Stdout.Write(out.Bytes())
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

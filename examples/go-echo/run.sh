@@ -71,7 +71,7 @@ echo "== build and start"
 )
 sed "s/8124/$port/g" "$here/supervisord.toml" >"$dir/supervisord.toml"
 sd check -c "$dir/supervisord.toml"
-sd run -c "$dir/supervisord.toml" >"$dir/log" 2>&1 &
+"$dir/supervisord" run -c "$dir/supervisord.toml" >"$dir/log" 2>&1 &
 daemon=$!
 until_true both_ready || fail "two workers are not ready"
 logged 'server bound' 2 || fail "not both workers said that they are bound"

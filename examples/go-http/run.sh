@@ -62,7 +62,7 @@ chmod +x "$dir/broken"
 deploy v1
 sed "s/8080/$port/g" "$here/supervisord.toml" >"$dir/supervisord.toml"
 sd check -c "$dir/supervisord.toml"
-sd run -c "$dir/supervisord.toml" >"$dir/log" 2>&1 &
+"$dir/supervisord" run -c "$dir/supervisord.toml" >"$dir/log" 2>&1 &
 daemon=$!
 until_true both_ready || fail "two workers are not ready"
 sd status
