@@ -13,7 +13,7 @@ import (
 // shell does after it: reading the records that were touched, to publish and to
 // record them.
 //
-//	go test ./internal/core -run XXX -bench Step -benchmem
+//	go test ./internal/core -run '^$' -bench Step -benchmem
 
 // crowd is a settled pool of n workers that all hold one requested handle.
 func crowd(t testing.TB, n int, options map[string]string) *rig {
