@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +61,9 @@ type handle struct {
 	given   int64  // the most that a member had, see inTurn
 	arrived bool   // there may be connections: none was missing at the last look
 	waiting []conn // taken back from a worker; they go first
-	stats   Stats
+
+	complained time.Time
+	stats      Stats
 }
 
 // conn is a connection that was accepted and has no owner yet.

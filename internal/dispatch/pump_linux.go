@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -89,12 +90,23 @@ func (d *Dispatcher) accept(h *handle) (conn, bool) {
 			continue
 		case unix.EINVAL: // somebody shut the socket down
 			h.arrived = false
-			d.o.Report(h.id, 0, fmt.Errorf("accept: %w", errno))
+			d.complain(h, errno)
 			return conn{}, false
 		}
 		d.retry = true // EMFILE, ENFILE, ENOBUFS, ENOMEM: the kernel keeps the connection
-		d.o.Report(h.id, 0, fmt.Errorf("accept: %w", errno))
+		d.complain(h, errno)
 		return conn{}, false
+	}
+}
+
+// complainEvery is the shortest time between two reports that accept(2) fails on
+// a handle: it is tried again many times a second.
+const complainEvery = 10 * time.Second
+
+func (d *Dispatcher) complain(h *handle, errno unix.Errno) {
+	if now := time.Now(); now.Sub(h.complained) >= complainEvery {
+		h.complained = now
+		d.o.Report(h.id, 0, fmt.Errorf("accept: %w", errno))
 	}
 }
 
