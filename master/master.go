@@ -68,7 +68,8 @@ type Master struct {
 
 	dispatcher *dispatch.Dispatcher // nil until a handle is dispatched
 
-	spawning chan struct{} // bounds the spawns under way
+	spawning chan struct{} // bounds the forks under way
+	hangups  chan struct{} // capacity 1: a reload is wanted by SIGHUP
 
 	restarting sync.Mutex // restarts that wait for a roll-out wait in line
 
@@ -95,7 +96,7 @@ func New(opts Options) (*Master, error) {
 		ring: newEventRing(1024), inbox: make(chan any, 256), done: make(chan struct{}), pending: map[core.OpID]candidate{},
 		core: core.New(1, rand.Uint64()), sockets: map[proto.HandleID]*listening{}, workers: map[proto.WorkerID]*process{},
 		tails: newTails(), replies: map[core.OpID]func(core.Result){}, nextOp: 1,
-		spawning: make(chan struct{}, max(2, runtime.NumCPU())),
+		spawning: make(chan struct{}, max(2, runtime.NumCPU())), hangups: make(chan struct{}, 1),
 	}
 	m.log = newLogger(opts, m.logged)
 	m.launches.init()

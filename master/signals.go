@@ -20,7 +20,8 @@ func (m *Master) watchSignals() func() {
 	signal.Notify(ch, unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGTTIN, unix.SIGTTOU, unix.SIGWINCH)
 	terminal := hasTerminal()
 	stop := make(chan struct{})
-	m.pumps.Add(1)
+	m.pumps.Add(2)
+	go m.reloadByHangup()
 	go func() {
 		defer m.pumps.Done()
 		for {
@@ -40,6 +41,25 @@ func (m *Master) watchSignals() func() {
 	}
 }
 
+// reloadByHangup reloads for each SIGHUP, apart from the goroutine that hears
+// signals: a file that cannot be read in time must not keep it from hearing TERM.
+func (m *Master) reloadByHangup() {
+	defer m.pumps.Done()
+	for {
+		select {
+		case <-m.hangups:
+			m.log.Info("reload asked", "signal", "SIGHUP")
+			m.reload(func(core.OpID) {}, func(res api.Result) {
+				if res.Error != "" {
+					m.log.Error("reload failed", "err", res.Error)
+				}
+			})
+		case <-m.done:
+			return
+		}
+	}
+}
+
 func (m *Master) handleSignal(sig os.Signal, terminal bool) {
 	switch sig {
 	case unix.SIGHUP:
@@ -47,12 +67,10 @@ func (m *Master) handleSignal(sig os.Signal, terminal bool) {
 			m.call(func() { m.stopAsked(false, "SIGHUP: the terminal is gone") })
 			return
 		}
-		m.log.Info("reload asked", "signal", "SIGHUP")
-		m.reload(func(core.OpID) {}, func(res api.Result) {
-			if res.Error != "" {
-				m.log.Error("reload failed", "err", res.Error)
-			}
-		})
+		select {
+		case m.hangups <- struct{}{}:
+		default: // one is waiting already, and will read the file as it is then
+		}
 	case unix.SIGTERM, unix.SIGINT:
 		m.call(func() { m.stopAsked(false, unix.SignalName(sig.(unix.Signal))) })
 	case unix.SIGQUIT:

@@ -50,8 +50,9 @@ func (m *Master) spawn(a core.Spawn) {
 	}()
 }
 
-// start forks, then waits for the stage to become the command. It runs in its own
-// goroutine and hands the process over by a call.
+// start forks, and hands the process over by a call. It does not wait for the stage
+// to become the command, which may hang on a dead file server and must not keep
+// other pools from starting theirs; awaitExit tells when that failed.
 func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
 	defer func() { _ = far.Close() }()
 	out, err := openOutput(m, a, r)
@@ -84,7 +85,6 @@ func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
 		m.pumps.Add(1)
 		go p.link.read()
 	}
-	_ = pr.Started() // the place among the spawns under way is kept until then; awaitExit tells of an error
 }
 
 // spawnFailed runs in the loop.
