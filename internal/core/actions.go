@@ -16,11 +16,13 @@ type (
 		Launch uint64
 		Linked bool // with a native link
 	}
-	// Send sends a message; with Handle set, its descriptor goes along.
+	// Send sends a message; with Handle set, its descriptor goes along, or those of
+	// these Members of the handle. A member that does not exist is made.
 	Send struct {
 		Worker   proto.WorkerID
 		Envelope proto.Envelope
 		Handle   proto.HandleID
+		Members  []int
 	}
 	// Terminate sends the pool's stop signal to the worker.
 	Terminate struct {
@@ -29,16 +31,24 @@ type (
 	}
 	// Kill sends SIGKILL to the worker and what it started.
 	Kill struct{ Worker proto.WorkerID }
-	// Bind makes a socket; answered by BoundHandle or BindFailed.
+	// Bind makes a socket; answered by BoundHandle or BindFailed. Its policy says
+	// whether others are to join it (SO_REUSEPORT).
 	Bind struct {
 		Handle proto.HandleID
 		Spec   proto.SocketSpec
+		Policy string
 	}
 	// Admit says whether the master may hand connections to the worker: from when it
 	// is ready until it is told to go.
 	Admit struct {
 		Worker proto.WorkerID
 		Yes    bool
+	}
+	// Withdraw says that a worker which lives on has given a handle with members back:
+	// no connection of it is to go there any more.
+	Withdraw struct {
+		Worker proto.WorkerID
+		Handle proto.HandleID
 	}
 	// SetPolicy changes how connections of an open handle reach workers that are
 	// granted it from now on, and those that have it dispatched already.
@@ -97,6 +107,7 @@ func (Terminate) action() {}
 func (Kill) action()      {}
 func (Bind) action()      {}
 func (Admit) action()     {}
+func (Withdraw) action()  {}
 func (SetPolicy) action() {}
 func (Relisten) action()  {}
 func (Release) action()   {}

@@ -46,8 +46,8 @@ func (c *Core) prepare(next Change) {
 				return
 			}
 			key.Name = l.Name
-			h = c.newHandle(key, l.Spec)
-			h.Asker, h.Owner, h.Policy = "configuration", l.Exclusive, l.Policy
+			h = c.newHandle(key, l.Spec, l.Policy)
+			h.Asker, h.Owner = "configuration", l.Exclusive
 		}
 		ch.Handles = append(ch.Handles, h.ID)
 		if h.State == HandleBinding && !slices.Contains(ch.Binding, h.ID) {
@@ -257,6 +257,7 @@ func (c *Core) removePool(p *Pool, op OpID) {
 	for i := range p.Slots {
 		c.empty(p, &p.Slots[i], "the pool was removed")
 	}
+	c.rehome()
 	if o := c.ops[op]; o != nil {
 		o.Pending++
 		p.Awaiting = append(p.Awaiting, op)
@@ -295,6 +296,7 @@ func (c *Core) releaseUnwanted() {
 func (c *Core) adjust(h *Handle, l Listener) {
 	if h.Policy != l.Policy {
 		c.do(SetPolicy{Handle: h.ID, Policy: l.Policy})
+		h.restMembers()
 	}
 	h.Configured, h.Key.Name, h.Policy, h.Linger, h.Owner, h.Asker = true, l.Name, l.Policy, 0, l.Exclusive, "configuration"
 	if reflect.DeepEqual(h.Spec, l.Spec) {

@@ -72,6 +72,7 @@ const (
 	WhatHandleOpen      = "handle open"
 	WhatHandleFailed    = "handle failed"
 	WhatHandleGranted   = "handle granted"
+	WhatHandleAdopted   = "handle adopted"
 	WhatHandleBacklog   = "handle backlog differs"
 	WhatHandleKept      = "handle keeps its options"
 	WhatHandleLinger    = "handle lingers"

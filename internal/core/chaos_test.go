@@ -59,7 +59,7 @@ func (w *world) config() Config {
 	for i := range w.next(3) {
 		name := fmt.Sprintf("l%d", i)
 		names = append(names, name)
-		cfg.Listeners = append(cfg.Listeners, Listener{Name: name, Policy: "shared", Spec: proto.SocketSpec{Network: "tcp", Port: 7000 + i*(1+w.next(2)), Backlog: 10 * w.next(3)}})
+		cfg.Listeners = append(cfg.Listeners, Listener{Name: name, Policy: proto.Policies[w.next(len(proto.Policies))], Spec: proto.SocketSpec{Network: "tcp", Port: 7000 + i*(1+w.next(2)), Backlog: 10 * w.next(3)}})
 	}
 	for i := range 1 + w.next(2) {
 		args := map[string]string{
@@ -152,7 +152,8 @@ func (w *world) workerActs(id proto.WorkerID) {
 			w.step(LinkBroken{Worker: id, Cause: "does not read its link"})
 		}
 	case 3, 4:
-		say(proto.Hello{Versions: []int{1}, Epoch: w.d.c.Master().Epoch - uint64(w.next(2)), State: []string{"", "ready", "draining"}[w.next(3)], Holds: []proto.HandleID{proto.HandleID(w.next(4))}})
+		say(proto.Hello{Versions: []int{1}, Epoch: w.d.c.Master().Epoch - uint64(w.next(2)), State: []string{"", "ready", "draining"}[w.next(3)], Holds: []proto.HandleID{proto.HandleID(w.next(4))},
+			Features: []string{proto.FeatureMembers, proto.FeatureHandover, proto.FeatureLook}[:w.next(4)]})
 	case 5, 6, 7:
 		say(proto.Ready{})
 	case 8:

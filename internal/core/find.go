@@ -63,6 +63,9 @@ func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error
 	if m.Policy != "" && !slices.Contains(proto.Policies, m.Policy) {
 		return nil, proto.Key{}, errorf(syscall.EINVAL, "unknown policy %q (%s)", m.Policy, strings.Join(proto.Policies, ", "))
 	}
+	if m.Policy == proto.PolicyReusePort && (proto.IsUnix(m.Network) || m.Exclusive) {
+		return nil, proto.Key{}, errorf(syscall.EINVAL, "policy reuse_port is for TCP and UDP sockets that are not exclusive")
+	}
 	if err := checkAddress(m); err != nil {
 		return nil, proto.Key{}, err
 	}

@@ -47,22 +47,22 @@ func (c *Core) request(w *Worker, key proto.Key, m proto.Listen) *Handle {
 		}
 		spec.Confine = &confine
 	}
-	h := c.newHandle(key, spec)
-	h.Asker, h.Owner, h.Policy = w.owner(), key.Owner, cmp.Or(m.Policy, proto.PolicyShared)
+	h := c.newHandle(key, spec, cmp.Or(m.Policy, proto.PolicyShared))
+	h.Asker, h.Owner = w.owner(), key.Owner
 	return h
 }
 
-func (c *Core) newHandle(key proto.Key, spec proto.SocketSpec) *Handle {
+func (c *Core) newHandle(key proto.Key, spec proto.SocketSpec, policy string) *Handle {
 	if spec.Backlog <= 0 {
 		spec.Backlog = proto.DefaultBacklog
 	}
 	spec.Backlog = min(spec.Backlog, math.MaxInt32) // listen(2) takes an int
-	h := &Handle{ID: c.m.NextHandle, Key: key, Spec: spec, State: HandleBinding}
+	h := &Handle{ID: c.m.NextHandle, Key: key, Spec: spec, Policy: policy, State: HandleBinding}
 	c.m.NextHandle++
 	c.handles[h.ID] = h
 	c.index(h)
 	c.touch(handleRef(h), Ref{Kind: RefMaster})
-	c.do(Bind{Handle: h.ID, Spec: spec})
+	c.do(Bind{Handle: h.ID, Spec: spec, Policy: policy})
 	return h
 }
 
@@ -138,10 +138,20 @@ func (c *Core) grant(w *Worker, h *Handle, req uint64) {
 		Handle: h.ID, Network: h.Key.Network, Address: h.Bound.Address, Backlog: h.Bound.Backlog,
 		Name: c.pools[w.Pool].generation(w.Gen).nameOf(h.ID),
 	}
-	if w.Handover && proto.IsDispatched(h.Policy) && !proto.IsDatagram(h.Key.Network) {
+	send := Send{Worker: w.ID, Handle: h.ID}
+	switch {
+	case proto.IsDispatched(h.Policy) && w.can(proto.FeatureHandover) && !proto.IsDatagram(h.Key.Network):
 		g.Policy = h.Policy
+	case h.hasMembers():
+		send.Members = c.membersFor(w, h)
+		if w.takesMembers(h) {
+			g.Policy, g.Sockets = proto.PolicyReusePort, len(send.Members)
+		} else {
+			send.Members = send.Members[:1]
+		}
 	}
-	c.do(Send{Worker: w.ID, Handle: h.ID, Envelope: proto.Envelope{Re: req, Body: g}})
+	send.Envelope = proto.Envelope{Re: req, Body: g}
+	c.do(send)
 	c.listeningMakesReady(w)
 }
 
@@ -166,6 +176,10 @@ func (c *Core) noteWish(w *Worker, h *Handle, m proto.Listen) {
 // dropHold: the worker does not hold the handle any more.
 func (c *Core) dropHold(w *Worker, h *Handle) {
 	c.unhold(w, h)
+	if h.hasMembers() && w.State != Gone {
+		c.do(Withdraw{w.ID, h.ID})
+	}
+	c.lookAfter(w, h)
 	c.unheld(h, w)
 }
 

@@ -232,6 +232,7 @@ func checkCounters(t fataler, c *Core) {
 				t.Fatalf("handle %d is waited for by worker %d, which is gone", h.ID, wt.Worker)
 			}
 		}
+		checkMembers(t, c, h)
 		if h.State == HandleOpen && h.Holders == 0 && !h.Configured && h.Linger == 0 && !c.pinned(h) {
 			t.Fatalf("handle %d is open for nobody", h.ID)
 		}
@@ -272,6 +273,28 @@ func checkWorkers(t fataler, c *Core, surges map[string]int) {
 					t.Fatalf("slot %s/%d names worker %d, which is not attached to it", name, i, id)
 				}
 			}
+		}
+	}
+}
+
+// checkMembers checks that each slot has one member for itself under reuse_port,
+// that owners exist, and that no worker who can take it leaves a member to nobody.
+func checkMembers(t fataler, c *Core, h *Handle) {
+	t.Helper()
+	own := map[string]int{}
+	for i, m := range h.Members {
+		switch {
+		case m.Owner == "":
+			continue
+		case !c.slotExists(m.Owner):
+			t.Fatalf("handle %d: member %d belongs to slot %s, which is gone", h.ID, i, m.Owner)
+		case !m.Spare:
+			own[m.Owner]++
+		}
+	}
+	for owner, n := range own {
+		if n > 1 && h.Policy == proto.PolicyReusePort {
+			t.Fatalf("handle %d: slot %s has %d members for itself", h.ID, owner, n)
 		}
 	}
 }

@@ -40,6 +40,9 @@ func (d *driver) configure(td *datadriven.TestData) string {
 			l := Listener{Name: f[1], Policy: "shared", Spec: endpoint(f[2], f[3])}
 			l.Spec.Backlog, _ = strconv.Atoi(args["backlog"])
 			l.Exclusive = args["exclusive"]
+			if p := args["policy"]; p != "" {
+				l.Policy = p
+			}
 			ev.Config.Listeners = append(ev.Config.Listeners, l)
 		case "pool":
 			ev.Config.Pools = append(ev.Config.Pools, poolSpec(f[1], args, uint64(d.ops)*10+uint64(len(ev.Config.Pools))))
@@ -129,6 +132,9 @@ func (d *driver) line(line string) string {
 		return d.step(Received{Worker: w, Envelope: proto.Envelope{ID: req, Body: m}})
 	}
 	hello := proto.Hello{Versions: []int{1}}
+	if v := args["can"]; v != "" {
+		hello.Features = strings.Split(v, ",")
+	}
 	req, _ := strconv.ParseUint(args["req"], 10, 64)
 	n, _ := strconv.Atoi(args["n"])
 	switch f[0] {

@@ -71,9 +71,21 @@ func (c *Core) hello(w *Worker, id uint64, m proto.Hello) {
 		return
 	}
 	w.Greeted = true
-	w.Handover = slices.Contains(m.Features, proto.FeatureHandover)
+	w.Features = knownFeatures(m.Features)
 	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Re: id, Body: c.welcome(w)}})
 }
+
+// knownFeatures keeps of what a worker says what means something.
+func knownFeatures(said []string) (known []string) {
+	for _, f := range []string{proto.FeatureHandover, proto.FeatureMembers, proto.FeatureLook} {
+		if slices.Contains(said, f) {
+			known = append(known, f)
+		}
+	}
+	return known
+}
+
+func (w *Worker) can(feature string) bool { return slices.Contains(w.Features, feature) }
 
 func (c *Core) welcome(w *Worker) proto.Welcome {
 	m := proto.Welcome{Version: proto.Version, Epoch: c.m.Epoch, Pool: w.Pool, Slot: w.Slot, Worker: w.ID, Generation: w.Gen}

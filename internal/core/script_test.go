@@ -154,18 +154,27 @@ func text(a Action) string {
 		if a.Handle != 0 {
 			s += fmt.Sprintf(" +handle %d", a.Handle)
 		}
+		if a.Members != nil {
+			s += fmt.Sprintf(" members %d", a.Members)
+		}
 		return s
 	case Terminate:
 		return fmt.Sprintf("terminate %d", a.Worker)
 	case Kill:
 		return fmt.Sprintf("kill %d", a.Worker)
 	case Bind:
-		return fmt.Sprintf("bind %d %s backlog=%d", a.Handle, keyOf(a.Spec), a.Spec.Backlog)
+		s := fmt.Sprintf("bind %d %s backlog=%d", a.Handle, keyOf(a.Spec), a.Spec.Backlog)
+		if a.Policy != "shared" {
+			s += " policy=" + a.Policy
+		}
+		return s
 	case Admit:
 		if a.Yes {
 			return fmt.Sprintf("admit %d", a.Worker)
 		}
 		return fmt.Sprintf("bar %d", a.Worker)
+	case Withdraw:
+		return fmt.Sprintf("withdraw %d handle %d", a.Worker, a.Handle)
 	case SetPolicy:
 		return fmt.Sprintf("policy %d %s", a.Handle, a.Policy)
 	case Relisten:

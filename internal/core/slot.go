@@ -194,7 +194,10 @@ func (c *Core) resize(p *Pool) {
 	for i := len(p.Slots) - 1; i >= p.Desired; i-- {
 		c.empty(p, &p.Slots[i], "the pool is smaller now")
 	}
-	p.Slots = p.Slots[:min(len(p.Slots), p.Desired)]
+	if len(p.Slots) > p.Desired {
+		p.Slots = p.Slots[:p.Desired]
+		c.rehome()
+	}
 	for i := range p.Desired {
 		c.fill(p, &p.Slots[i])
 	}

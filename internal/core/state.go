@@ -107,7 +107,7 @@ type Worker struct {
 	Linked    bool             `json:"linked,omitempty"`    // has a link
 	Greeted   bool             `json:"greeted,omitempty"`   // said hello
 	Rejoining bool             `json:"rejoining,omitempty"` // ignored until its hello of this epoch, see takeover.go
-	Handover  bool             `json:"handover,omitempty"`  // understands a channel
+	Features  []string         `json:"features,omitempty"`  // what it understands, see proto.FeatureHandover
 	Begun     Time             `json:"begun"`
 	ReadyAt   Time             `json:"ready_at,omitempty"`
 	Barred    bool             `json:"barred,omitempty"`   // was ready, and gets no connections any more
@@ -147,6 +147,14 @@ type Handle struct {
 	Wishes     []Wish           `json:"wishes,omitempty"`
 	Linger     Time             `json:"linger,omitempty"` // closes then
 	Owner      string           `json:"owner,omitempty"`  // "web/0": the slot that has it alone; "" = shared
+	Members    []Member         `json:"members,omitempty"`
+}
+
+// Member is one socket of a handle that has more than one, see members.go; the
+// first is the handle's own.
+type Member struct {
+	Owner string `json:"owner,omitempty"` // "web/0": the slot whose workers accept on it; "" = nobody
+	Spare bool   `json:"spare,omitempty"` // its owner has another; this one is to get nothing new
 }
 
 // Waiter is a request that waits for a bind.
@@ -255,6 +263,7 @@ func (m Master) clone() Master {
 
 func (w Worker) clone() Worker {
 	w.Holds, w.Waits, w.Gathers = slices.Clone(w.Holds), slices.Clone(w.Waits), slices.Clone(w.Gathers)
+	w.Features = slices.Clone(w.Features)
 	if w.Connected != nil {
 		n := *w.Connected
 		w.Connected = &n
@@ -263,7 +272,7 @@ func (w Worker) clone() Worker {
 }
 
 func (h Handle) clone() Handle {
-	h.Waiters, h.Wishes = slices.Clone(h.Waiters), slices.Clone(h.Wishes)
+	h.Waiters, h.Wishes, h.Members = slices.Clone(h.Waiters), slices.Clone(h.Wishes), slices.Clone(h.Members)
 	return h
 }
 

@@ -53,7 +53,7 @@ func (c *Core) tookOver(ev TookOver) {
 		if h.State == HandleBinding { // whether it was bound nobody knows
 			h.Waiters = nil
 			c.touch(handleRef(h))
-			c.do(Bind{Handle: h.ID, Spec: h.Spec})
+			c.do(Bind{Handle: h.ID, Spec: h.Spec, Policy: h.Policy})
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.gathers)) {

@@ -31,9 +31,12 @@ type Envelope struct {
 	Body   Message
 }
 
-// FeatureHandover in Hello: the worker understands a grant with a channel. Without
-// it every grant carries the socket itself.
-const FeatureHandover = "handover"
+// Features in Hello: what the worker understands beyond the protocol's core.
+const (
+	FeatureHandover = "handover" // a grant with a channel; without it every grant carries a socket
+	FeatureMembers  = "members"  // a grant with several sockets and a page, and Member
+	FeatureLook     = "look"     // Look
+)
 
 // States a worker reports in hello.
 const (
@@ -110,9 +113,14 @@ type (
 		Worker     WorkerID   `json:"worker"`
 		Generation uint64     `json:"generation"`
 		Listeners  []Endpoint `json:"listeners,omitempty"` // the pool's configured listeners
+		// MaxConnections is how many connections the worker may have open, 0 for any
+		// number: while it has that many it accepts none.
+		MaxConnections int64 `json:"max_connections,omitempty"`
 	}
-	// Grant answers Listen. It carries the socket, or with a policy the channel on
-	// which connections are handed over, and the page for the worker's count of them.
+	// Grant answers Listen. It carries the socket; with a policy that dispatches the
+	// channel on which connections are handed over, and the page for the worker's
+	// count of them; with Sockets so many sockets, of which the first is the worker's
+	// own, and a page likewise.
 	Grant struct {
 		Handle  HandleID `json:"handle"`
 		Network string   `json:"network"`
@@ -120,6 +128,17 @@ type (
 		Backlog int      `json:"backlog"` // in force; may differ from the wish
 		Name    string   `json:"name,omitempty"`
 		Policy  string   `json:"policy,omitempty"` // "" = the socket is shared: the worker accepts on it
+		Sockets int      `json:"sockets,omitempty"`
+	}
+	// Member brings one more socket of a handle that the worker holds, to accept on
+	// as well: the slot that had it is gone.
+	Member struct {
+		Handle HandleID `json:"handle"`
+	}
+	// Look says that connections may wait on a handle without anybody having been
+	// woken for them: a worker is gone that may have been.
+	Look struct {
+		Handle HandleID `json:"handle"`
 	}
 	// Error answers any request that failed, or a message that is not understood.
 	Error struct {
@@ -185,6 +204,8 @@ func (Conns) Type() string       { return "conns" }
 func (Drain) Type() string       { return "drain" }
 func (Ping) Type() string        { return "ping" }
 func (Pong) Type() string        { return "pong" }
+func (Member) Type() string      { return "member" }
+func (Look) Type() string        { return "look" }
 
 // decoders holds every message type; Encode and Decode know no other list.
 var decoders = map[string]func([]byte) (Message, error){
@@ -205,6 +226,8 @@ var decoders = map[string]func([]byte) (Message, error){
 	Drain{}.Type():       decode[Drain],
 	Ping{}.Type():        decode[Ping],
 	Pong{}.Type():        decode[Pong],
+	Member{}.Type():      decode[Member],
+	Look{}.Type():        decode[Look],
 }
 
 func decode[M Message](data []byte) (Message, error) {

@@ -21,7 +21,7 @@ func full() []Envelope {
 		Grant{Handle: 1, Network: "tcp", Address: "a", Backlog: 2, Name: "n"},
 		Error{Code: "EACCES", Errno: 13, Message: "m"}, Count{},
 		Conns{Total: 1, Workers: []WorkerConns{{1, 2, 3}}, Missing: []WorkerID{4}},
-		Drain{DeadlineMS: 1, Reason: "r"}, Ping{}, Pong{},
+		Drain{DeadlineMS: 1, Reason: "r"}, Ping{}, Pong{}, Member{Handle: 1}, Look{Handle: 1},
 	}
 	var list []Envelope
 	for i, b := range bodies {

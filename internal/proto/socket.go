@@ -15,7 +15,7 @@ const DefaultBacklog = 511
 var Networks = []string{"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "unix", "unixpacket", "unixgram"}
 
 // Policies lists how connections of a handle can reach workers.
-var Policies = []string{PolicyShared, PolicyRoundRobin, PolicyLeastConnections, PolicySourceHash}
+var Policies = []string{PolicyShared, PolicyRoundRobin, PolicyLeastConnections, PolicySourceHash, PolicyReusePort}
 
 // The policies.
 const (
@@ -23,10 +23,13 @@ const (
 	PolicyRoundRobin       = "round_robin"       // the master hands them over in turn
 	PolicyLeastConnections = "least_connections" // to the holder with the fewest open
 	PolicySourceHash       = "source_hash"       // by client address
+	PolicyReusePort        = "reuse_port"        // a socket for each slot, SO_REUSEPORT in socket(7)
 )
 
 // IsDispatched reports whether the master accepts under the policy.
-func IsDispatched(policy string) bool { return policy != "" && policy != PolicyShared }
+func IsDispatched(policy string) bool {
+	return policy != "" && policy != PolicyShared && policy != PolicyReusePort
+}
 
 // IsUnix reports whether the network's addresses are paths.
 func IsUnix(network string) bool { return strings.HasPrefix(network, "unix") }
