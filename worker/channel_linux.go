@@ -28,9 +28,10 @@ type channel struct {
 	tcp  bool
 	page *int64 // how many are open, for the master to read; lives as long as the process
 
-	mu    sync.Mutex // one Accept at a time reads
-	ready []*fdpass.File
-	left  atomic.Int32 // len(ready)
+	mu    sync.Mutex    // one Accept at a time reads
+	ready []*handedConn // answered for; the collector closes what nobody takes
+	left  atomic.Int32  // len(ready)
+	full  bool          // refused some, and has not said that there is room again
 	buf   [proto.HandoverSize + 1]byte
 }
 
@@ -71,15 +72,24 @@ func (c *channel) accept() (*handedConn, error) {
 			return nil, c.opError(err)
 		}
 	}
-	f := c.ready[0]
+	next := c.ready[0]
 	c.ready = c.ready[1:]
 	c.left.Store(int32(len(c.ready)))
 	c.count(1)
-	return newHandedConn(f, c), nil
+	return next, nil
 }
 
 func (c *channel) receive() error {
+	if c.full {
+		if err := c.say(proto.Verdict{What: proto.Room}); err != nil {
+			return err
+		}
+		c.full = false
+	}
 	n, files, err := c.conn.Recv(c.buf[:], proto.MaxHandover)
+	if errors.Is(err, fdpass.ErrFilesLost) {
+		return c.refuse()
+	}
 	if err != nil {
 		return err
 	}
@@ -91,14 +101,36 @@ func (c *channel) receive() error {
 		fdpass.CloseAll(files)
 		return err
 	}
-	proto.Verdict{First: h.First, Count: h.Count, What: proto.Accepted}.Put(c.buf[:proto.HandoverSize])
-	if err := c.conn.Send(c.buf[:proto.HandoverSize]); err != nil {
+	if err := c.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Accepted}); err != nil {
 		fdpass.CloseAll(files) // the master hands them to another
 		return err
 	}
-	c.ready = files
+	for _, f := range files {
+		c.ready = append(c.ready, newHandedConn(f, c))
+	}
 	c.left.Store(int32(len(files)))
 	return nil
+}
+
+// refuse gives a hand-over back for which this process had no descriptors, and
+// returns what accept(2) does then. Without a verdict the worker would be busy for
+// good, and these connections with it.
+func (c *channel) refuse() error {
+	h, err := proto.ReadHandover(c.buf[:proto.HandoverSize])
+	if err == nil {
+		err = c.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Refused})
+	}
+	if err != nil {
+		return err
+	}
+	c.full = true
+	return os.NewSyscallError("recvmsg", unix.EMFILE)
+}
+
+// say answers the master; it changes buf.
+func (c *channel) say(v proto.Verdict) error {
+	v.Put(c.buf[:proto.HandoverSize])
+	return c.conn.Send(c.buf[:proto.HandoverSize])
 }
 
 func (c *channel) opError(err error) error {
@@ -111,16 +143,9 @@ func (c *channel) opError(err error) error {
 // Accept is there for net.Listener.
 func (c *channel) Accept() (net.Conn, error) { return c.accept() }
 
-// Close ends the channel. What was not answered for goes to another worker.
-func (c *channel) Close() error {
-	err := c.conn.Close() // wakes an Accept that waits
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	fdpass.CloseAll(c.ready)
-	c.ready = nil
-	c.left.Store(0)
-	return err
-}
+// Close ends the channel. What was not answered for goes to another worker; what
+// was is nobody else's, so Accept returns it before it fails.
+func (c *channel) Close() error { return c.conn.Close() } // wakes an Accept that waits
 
 // Addr is the address that the master listens on.
 func (c *channel) Addr() net.Addr { return c.addr }

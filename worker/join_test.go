@@ -38,6 +38,9 @@ func helperMain() error {
 	if os.Getenv(helper) == "serve" {
 		return Serve(context.Background(), &http.Server{Handler: http.HandlerFunc(hello)}, "", "")
 	}
+	if os.Getenv(helper) == "turns" {
+		return helperTurns()
+	}
 	if _, err := Join(context.Background()); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/proto"
 )
 
@@ -79,17 +80,49 @@ func (w *Worker) listen(ctx context.Context, m proto.Listen) (net.Listener, erro
 		return nil, err
 	}
 	g := a.body.(proto.Grant)
-	var inner net.Listener
-	if g.Policy != "" {
-		inner, err = newChannel(a.file, a.page, g)
-	} else {
-		inner, err = fileListener(a.file)
-	}
+	l, err := w.granted(a, g)
 	if err != nil {
 		w.tellClosed(g.Handle)
 		return nil, fmt.Errorf("cannot use the socket granted for %s %s: %w", g.Network, g.Address, err)
 	}
-	return newListener(w, inner, func() { w.tellClosed(g.Handle) })
+	w.keep(g.Handle, l)
+	return l, nil
+}
+
+// granted makes a listener of what came with a grant.
+func (w *Worker) granted(a answer, g proto.Grant) (*listener, error) {
+	given := func() { w.tellClosed(g.Handle) }
+	if g.Policy != "" && g.Sockets == 0 {
+		inner, err := newChannel(a.file, a.page, g)
+		if err != nil {
+			return nil, err
+		}
+		return newListener(w, inner, given)
+	}
+	var page *memberPage
+	if g.Sockets > 0 {
+		var err error
+		if page, err = newMemberPage(a.page); err != nil {
+			_ = a.file.Close()
+			fdpass.CloseAll(a.more)
+			return nil, err
+		}
+	}
+	inner, err := fileListener(a.file)
+	if err != nil {
+		fdpass.CloseAll(a.more)
+		return nil, err
+	}
+	l, err := newListener(w, inner, given)
+	if err != nil {
+		fdpass.CloseAll(a.more)
+		return nil, err
+	}
+	l.page, l.turn = page, newTurnstile(l)
+	for _, f := range a.more {
+		l.addSpare(f)
+	}
+	return l, nil
 }
 
 // spec makes the request for an address as people write it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,20 +34,25 @@ type listener struct {
 	tcp   *net.TCPListener // one of the two is set
 	unix  *net.UnixListener
 	hand  *channel
-	given func() // gives the socket back; called once
+	turn  *turnstile  // of a socket that other workers have too
+	page  *memberPage // of reuse_port
+	spare spares      // sockets beside the one, of reuse_port
+	given func()      // gives the socket back; called once
 	once  sync.Once
 	err   error
 
+	closing chan struct{} // closed by Close
 	open    atomic.Int64
-	retired atomic.Bool // accept what is queued, no more
-	left    atomic.Int64
+	retired atomic.Bool                   // accept what is queued, no more
+	left    atomic.Int64                  // connections that may still be taken then
+	over    atomic.Int64                  // when that ends, Unix time in ns
 	lingers atomic.Bool                   // see linger
 	gone    atomic.Pointer[chan struct{}] // told when retired and nothing is open
 }
 
 // newListener takes inner. given is called after inner was closed, also on error.
 func newListener(w *Worker, inner net.Listener, given func()) (*listener, error) {
-	l := &listener{w: w, given: given}
+	l := &listener{w: w, given: given, closing: make(chan struct{})}
 	switch in := inner.(type) {
 	case *net.TCPListener:
 		l.streamListener, l.tcp = in, in
@@ -65,52 +71,105 @@ func newListener(w *Worker, inner net.Listener, given func()) (*listener, error)
 // Accept returns the next connection, which embeds a *net.TCPConn or
 // *net.UnixConn.
 func (l *listener) Accept() (net.Conn, error) {
-	if l.retired.Load() && (l.hand == nil || !l.hand.has()) && (l.left.Add(-1) < 0 || !l.queued()) {
-		_ = l.Close()
-		return nil, net.ErrClosed
+	for l.mayAccept() {
+		c, err := l.accept()
+		if err == nil {
+			l.enter()
+			return c, nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, err
+		}
+		if l.spare.woke() {
+			_ = l.SetDeadline(l.until())
+			continue
+		}
+		if !l.retired.Load() {
+			return nil, err
+		}
+		l.left.Store(0) // the time is over
 	}
-	var c net.Conn
-	var err error
+	l.spare.end()
+	if c := l.spare.take(); c != nil {
+		l.enter()
+		return c, nil
+	}
+	_ = l.Close()
+	return nil, net.ErrClosed
+}
+
+// mayAccept waits for room, and is false when the listener is retired and has
+// taken what it was to take. What was handed over belongs to nobody else any more.
+func (l *listener) mayAccept() bool {
+	if l.hand != nil && l.hand.has() {
+		return true
+	}
+	if !l.w.waitRoom(l) {
+		return false
+	}
+	return !l.retired.Load() || l.left.Add(-1) >= 0 && l.queued()
+}
+
+func (l *listener) accept() (net.Conn, error) {
+	if c := l.spare.take(); c != nil {
+		return c, nil
+	}
+	if l.hand == nil || !l.hand.has() {
+		// What is runnable goes first, above all the handler of the connection before:
+		// a worker takes a connection when it has time for it, not before.
+		runtime.Gosched()
+	}
+	l.turn.enter()
+	c, err := l.acceptFrom()
+	l.turn.leave(err != nil)
+	return c, err
+}
+
+func (l *listener) acceptFrom() (net.Conn, error) {
 	switch {
 	case l.hand != nil:
-		var h *handedConn
-		if h, err = l.hand.accept(); err == nil {
-			h.tally.l = l
-			c = h
+		h, err := l.hand.accept()
+		if err != nil {
+			return nil, err
 		}
+		h.tally.l = l
+		return h, nil
 	case l.tcp != nil:
-		var t *net.TCPConn
-		if t, err = l.tcp.AcceptTCP(); err == nil {
-			c = &tcpConn{TCPConn: t, tally: tally{l: l}}
+		t, err := l.tcp.AcceptTCP()
+		if err != nil {
+			return nil, err
 		}
-	default:
-		var u *net.UnixConn
-		if u, err = l.unix.AcceptUnix(); err == nil {
-			c = &unixConn{UnixConn: u, tally: tally{l: l}}
-		}
+		return l.tcpConn(t), nil
 	}
+	u, err := l.unix.AcceptUnix()
 	if err != nil {
-		if l.retired.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = l.Close()
-			err = net.ErrClosed
-		}
 		return nil, err
 	}
-	l.open.Add(1)
-	l.w.open.Add(1)
-	l.w.accepted.Add(1)
-	l.w.changed()
-	return c, nil
+	return &unixConn{UnixConn: u, tally: tally{l: l}}, nil
 }
+
+func (l *listener) tcpConn(t *net.TCPConn) *tcpConn { return &tcpConn{TCPConn: t, tally: tally{l: l}} }
 
 // Close closes this worker's descriptor and tells the supervisor. Connections
 // stay. A second Close returns what the first did.
 func (l *listener) Close() error {
 	l.once.Do(func() {
+		l.turn.stay()
+		close(l.closing)
 		l.err = l.streamListener.Close()
+		l.spare.close()
 		l.given()
 	})
 	return l.err
+}
+
+// enter counts a connection in.
+func (l *listener) enter() {
+	l.page.accepted()
+	l.open.Add(1)
+	l.w.open.Add(1)
+	l.w.accepted.Add(1)
+	l.w.changed()
 }
 
 // leave counts a connection out.
@@ -118,7 +177,8 @@ func (l *listener) leave() {
 	if l.hand != nil {
 		l.hand.count(-1)
 	}
-	l.w.open.Add(-1)
+	l.page.closed()
+	l.w.left()
 	l.w.changed()
 	if l.open.Add(-1) == 0 && l.retired.Load() {
 		l.signal()
@@ -137,18 +197,30 @@ func (l *listener) signal() {
 // retire stops accepting once the queue was empty, retireMost were taken or
 // retireTime is over; the goroutine in Accept then gets net.ErrClosed.
 func (l *listener) retire() {
+	end := time.Now().Add(retireTime)
 	l.left.Store(retireMost)
+	l.over.Store(end.UnixNano())
 	l.retired.Store(true)
+	l.w.stirRoom()
+	l.turn.stay()
 	if !l.queued() {
 		_ = l.Close()
 		return
 	}
-	_ = l.SetDeadline(time.Now().Add(retireTime))
+	_ = l.SetDeadline(end)
+}
+
+// until is the deadline of Accept: that of the retirement, or none.
+func (l *listener) until() time.Time {
+	if !l.retired.Load() {
+		return time.Time{}
+	}
+	return time.Unix(0, l.over.Load())
 }
 
 // queued reports whether a connection waits to be accepted.
 func (l *listener) queued() bool {
-	if l.hand != nil && l.hand.has() {
+	if l.hand != nil && l.hand.has() || l.spare.any() {
 		return true
 	}
 	raw, err := l.SyscallConn()

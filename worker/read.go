@@ -34,6 +34,11 @@ func (w *Worker) receive(e proto.Envelope, files []*fdpass.File) {
 	case proto.Grant:
 		w.grant(e.Re, m, files)
 		return
+	case proto.Member:
+		w.member(m, files)
+		return
+	case proto.Look:
+		w.look(m.Handle)
 	case proto.Welcome:
 		w.welcome(e.Re, m)
 	case proto.Error:
@@ -107,7 +112,8 @@ func (w *Worker) repeat() {
 func (w *Worker) hello() {
 	w.lastID++
 	w.helloID = w.lastID
-	m := proto.Hello{Client: w.options.client, Epoch: w.epoch, State: w.state, Features: []string{proto.FeatureHandover}}
+	m := proto.Hello{Client: w.options.client, Epoch: w.epoch, State: w.state,
+		Features: []string{proto.FeatureHandover, proto.FeatureMembers, proto.FeatureLook}}
 	for v := proto.MinVersion; v <= proto.Version; v++ {
 		m.Versions = append(m.Versions, v)
 	}

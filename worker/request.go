@@ -17,9 +17,24 @@ type request struct {
 
 type answer struct {
 	body proto.Message
-	file *fdpass.File // of a grant; owned by whoever takes the answer
-	page *fdpass.File // likewise, of a dispatched handle
+	file *fdpass.File   // of a grant; owned by whoever takes the answer
+	page *fdpass.File   // likewise, with a policy
+	more []*fdpass.File // likewise, of reuse_port
 	err  error
+}
+
+// holding is what the worker has of a handle. A member that comes before the
+// listener is made waits for it.
+type holding struct {
+	l     *listener
+	early []*fdpass.File
+}
+
+// close closes the files of an answer that nobody wants any more.
+func (a answer) close() {
+	_ = a.file.Close()
+	_ = a.page.Close()
+	fdpass.CloseAll(a.more)
 }
 
 // ask sends a request and waits for its answer. Errors: *Error, ErrLost,
@@ -59,8 +74,7 @@ func (w *Worker) abandon(id uint64, r *request) {
 		return
 	}
 	if a := <-r.answer; a.file != nil {
-		_ = a.file.Close()
-		_ = a.page.Close()
+		a.close()
 		w.release(a.body.(proto.Grant).Handle)
 	}
 }
@@ -97,7 +111,7 @@ func (w *Worker) failPending(err error) {
 	}
 }
 
-// grant takes files and hands the first to whoever asked. A grant that nobody
+// grant takes files and hands them to whoever asked. A grant that nobody
 // waits for is given back, unless it repeats one that is held.
 func (w *Worker) grant(re uint64, m proto.Grant, files []*fdpass.File) {
 	w.mu.Lock()
@@ -117,24 +131,73 @@ func (w *Worker) grant(re uint64, m proto.Grant, files []*fdpass.File) {
 		r.answer <- answer{err: fmt.Errorf("worker: %s: the supervisor answered with a grant of %d files", r.body.Type(), len(files))}
 		return
 	}
-	w.holds[m.Handle] = struct{}{}
+	w.holds[m.Handle] = &holding{}
 	a := answer{body: m, file: files[0]}
-	if len(files) > 1 {
-		a.page = files[1]
+	if last := len(files) - 1; last > 0 {
+		a.page, a.more = files[last], files[1:last]
 	}
 	r.answer <- a
 }
 
-// filesOf is how many files a grant carries: the socket, or a channel and a page.
+// filesOf is how many files a grant carries: the socket, or a channel and a page,
+// or sockets and a page.
 func filesOf(m proto.Grant) int {
-	if m.Policy != "" {
-		return 2
+	switch {
+	case m.Policy == "":
+		return 1
+	case m.Sockets > 0:
+		return min(m.Sockets, fdpass.MaxFiles) + 1
 	}
-	return 1
+	return 2
+}
+
+// member takes one more socket of a handle.
+func (w *Worker) member(m proto.Member, files []*fdpass.File) {
+	w.mu.Lock()
+	h := w.holds[m.Handle]
+	if h == nil || len(files) != 1 {
+		w.mu.Unlock()
+		fdpass.CloseAll(files)
+		return
+	}
+	l := h.l
+	if l == nil {
+		h.early = append(h.early, files[0])
+	}
+	w.mu.Unlock()
+	if l != nil {
+		l.addSpare(files[0])
+	}
+}
+
+// holds the listener of a handle, so that what comes for the handle finds it.
+func (w *Worker) keep(handle proto.HandleID, l *listener) {
+	w.mu.Lock()
+	var early []*fdpass.File
+	if h := w.holds[handle]; h != nil {
+		h.l, early, h.early = l, h.early, nil
+	}
+	w.mu.Unlock()
+	for _, f := range early {
+		l.addSpare(f)
+	}
+}
+
+// look wakes whoever waits in Accept on the handle.
+func (w *Worker) look(handle proto.HandleID) {
+	w.mu.Lock()
+	h := w.holds[handle]
+	w.mu.Unlock()
+	if h != nil && h.l != nil {
+		h.l.turn.look()
+	}
 }
 
 // release tells the supervisor that a handle is held no more; mu is held.
 func (w *Worker) release(h proto.HandleID) {
+	if held := w.holds[h]; held != nil {
+		fdpass.CloseAll(held.early)
+	}
 	delete(w.holds, h)
 	w.push(outgoing{e: proto.Envelope{Body: proto.Close{Handle: h}}})
 }

@@ -45,6 +45,7 @@ func (s *Server) accept(per *period, listening <-chan struct{}) {
 // to go on.
 func (s *Server) hasRoom(per *period) bool {
 	for per.yields && s.isFull() {
+		per.own.turn.away()
 		select {
 		case <-s.freed:
 		case <-per.stopping:

@@ -83,7 +83,9 @@ func (s *Server) ask(ctx context.Context, open func(context.Context, *Worker) (p
 // begin makes a listening server of one that asked; mu is held.
 func (s *Server) begin(ctx context.Context, w *Worker, p place) {
 	per := &period{w: w, l: p.l, stopping: make(chan struct{}), closed: make(chan struct{})}
-	per.own, _ = p.l.(*listener)
+	if per.own, _ = p.l.(*listener); per.own != nil {
+		per.own.turn.loops()
+	}
 	per.yields = per.own != nil && p.shared && w.Supervised() && !s.options.DropMaxConnections
 	s.period, s.periods, s.addr = per, s.periods+1, p.addr
 	if s.addr == nil {

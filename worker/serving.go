@@ -50,6 +50,7 @@ func (s *serving) start(listeners []net.Listener) {
 	for _, l := range listeners {
 		if own, ok := l.(*listener); ok {
 			own.gone.Store(&s.gone)
+			own.turn.loops() // as http.Server does
 			s.own = append(s.own, own)
 		} else {
 			s.foreign = append(s.foreign, l)

@@ -38,6 +38,7 @@ type Worker struct {
 	open     atomic.Int64
 	accepted atomic.Uint64
 	dirty    atomic.Bool // counts changed since they were last told
+	room     room        // for connections, under max_connections of the pool
 
 	mu       sync.Mutex // everything below
 	options  joinOptions
@@ -49,7 +50,7 @@ type Worker struct {
 	state    string
 	status   string
 	pending  map[uint64]*request
-	holds    map[proto.HandleID]struct{}
+	holds    map[proto.HandleID]*holding
 	queue    []outgoing
 	reason   string // of the drain
 	deadline time.Time
@@ -125,7 +126,7 @@ func newWorker(conn *link.Conn, opts []JoinOption) *Worker {
 		moved:    make(chan struct{}),
 		state:    proto.StateStarting,
 		pending:  map[uint64]*request{},
-		holds:    map[proto.HandleID]struct{}{},
+		holds:    map[proto.HandleID]*holding{},
 		options:  joinOptions{client: "go", idleGrace: DefaultIdleGrace, graceful: DefaultGracefulTimeout},
 	}
 	w.identity.Store(&proto.Welcome{})

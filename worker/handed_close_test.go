@@ -1,0 +1,115 @@
+//go:build linux
+
+package worker
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A program that closes its listener has answered for connections which it has not
+// taken yet. Its Accept returns them first: nobody else will.
+func TestCloseLosesNothingHanded(t *testing.T) {
+	noLeak(t)
+	h := newHanding(t)
+	waited := h.dials(6)
+	l := h.listener(drained)
+	first, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := h.dials(1)
+	h.accepted(7)
+	_ = l.Close()
+	var greeted sync.WaitGroup
+	greeted.Go(func() { greet(first, "hello") })
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				t.Errorf("accept: %v", err)
+			}
+			break
+		}
+		greeted.Go(func() { greet(c, "hello") })
+	}
+	h.hear(waited, "hello")
+	greeted.Wait()
+	h.answers(h.listener(another))
+	h.hear(later, "other")
+}
+
+// A drain begins at the very moment in which connections arrive.
+func TestRetireWhileItReceives(t *testing.T) {
+	noLeak(t)
+	h := newHanding(t)
+	other := h.listener(another)
+	h.d.Admit(another, false)
+	h.answers(other)
+	for range 100 {
+		l := h.listener(drained)
+		var loop sync.WaitGroup
+		loop.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				loop.Go(func() { greet(c, "other") })
+			}
+		})
+		h.d.Admit(drained, false)
+		clients := h.dials(8)
+		h.d.Admit(drained, true) // all in one message
+		h.d.Admit(drained, false)
+		l.retire()
+		h.d.Admit(another, true)
+		h.hear(clients, "other") // of whomever
+		h.d.Admit(another, false)
+		loop.Wait()
+	}
+}
+
+// A worker that has no descriptor for what it is handed says so, and another gets
+// it. It is offered connections again as soon as it wants one.
+func TestHandedWithoutDescriptors(t *testing.T) {
+	noLeak(t)
+	h := newHanding(t)
+	l := h.listener(drained)
+	clients := h.dials(1)
+	h.accepted(1) // in the channel
+
+	var limit unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: limit.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := l.Accept()
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	var temporary net.Error
+	if !errors.Is(err, unix.EMFILE) || !errors.As(err, &temporary) || !temporary.Temporary() { //nolint:staticcheck // net/http asks for it
+		t.Fatalf("accept without descriptors: %v", err)
+	}
+	other := h.listener(another)
+	h.answers(other)
+	h.hear(clients, "other")
+
+	clients = h.dials(1)
+	h.hear(clients, "other") // the first one has said nothing since
+	_ = other.Close()
+	clients = h.dials(1)
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	h.hear(clients, "")
+}

@@ -1,0 +1,133 @@
+package worker
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/f72e338e/supervisord/fdpass"
+)
+
+// spares are sockets that a listener accepts on beside its own: members of a
+// reuse_port handle whose slot is gone. Little comes on them, what was under way
+// when they were left, so each has a goroutine, and Accept is woken by a deadline.
+type spares struct {
+	poked atomic.Bool
+	some  atomic.Bool // there are any: what most listeners look at
+
+	mu    sync.Mutex
+	list  []*net.TCPListener
+	conns []net.Conn // accepted, not taken yet
+	ended bool
+	wg    sync.WaitGroup
+}
+
+// addSpare takes a socket and accepts on it too.
+func (l *listener) addSpare(f *fdpass.File) {
+	inner, err := fileListener(f)
+	if err != nil {
+		return // EMFILE: the supervisor's own copy keeps the queue for a successor
+	}
+	tcp, ok := inner.(*net.TCPListener)
+	s := &l.spare
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !ok || s.ended {
+		_ = inner.Close()
+		return
+	}
+	s.list = append(s.list, tcp)
+	s.some.Store(true)
+	s.wg.Add(1)
+	go l.acceptSpare(tcp)
+}
+
+func (l *listener) acceptSpare(from *net.TCPListener) {
+	s := &l.spare
+	defer s.wg.Done()
+	var delay time.Duration
+	for {
+		c, err := from.AcceptTCP()
+		switch {
+		case err == nil:
+			delay = 0
+			s.mu.Lock()
+			s.conns = append(s.conns, l.tcpConn(c))
+			s.mu.Unlock()
+			s.poked.Store(true)
+			_ = l.SetDeadline(time.Unix(1, 0))
+		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed):
+			return
+		default: // EMFILE and the like
+			delay = backoff(delay)
+			timer := time.NewTimer(delay)
+			select {
+			case <-timer.C:
+			case <-l.closing:
+			}
+			timer.Stop()
+		}
+	}
+}
+
+// woke reports whether a deadline was that of a spare's connection.
+func (s *spares) woke() bool { return s.some.Load() && s.poked.Swap(false) }
+
+func (s *spares) any() bool {
+	if !s.some.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns) > 0
+}
+
+// take returns a connection of a spare, nil when there is none.
+func (s *spares) take() net.Conn {
+	if !s.any() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) == 0 {
+		return nil
+	}
+	c := s.conns[0]
+	s.conns = s.conns[1:]
+	return c
+}
+
+// end accepts no more on the spares; take still returns what was accepted.
+func (s *spares) end() {
+	if !s.some.Load() {
+		return
+	}
+	s.mu.Lock()
+	s.ended = true
+	for _, tcp := range s.list {
+		_ = tcp.SetDeadline(time.Unix(1, 0))
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, tcp := range s.list {
+		_ = tcp.Close()
+	}
+	s.list = nil
+}
+
+// close ends all of it: what was accepted and not taken is closed.
+func (s *spares) close() {
+	s.end()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for _, c := range s.conns {
+		_ = c.(*tcpConn).TCPConn.Close()
+	}
+	s.conns = nil
+}
