@@ -119,16 +119,17 @@ const Unlimited uint64 = math.MaxUint64
 // leaves what the master has; [Unlimited] lifts a limit. Nofile and Nproc are
 // counts, the others bytes; soft and hard limit are set to the same value.
 type Limits struct {
-	Nofile       *uint64  `key:"nofile" min:"16" applies:"restart" doc:"RLIMIT_NOFILE: open files."`
-	Nproc        *uint64  `key:"nproc" applies:"restart" doc:"RLIMIT_NPROC: processes and threads of the user."`
-	Core         *uint64  `key:"core" unit:"bytes" applies:"restart" doc:"RLIMIT_CORE: size of a core dump."`
-	Memlock      *uint64  `key:"memlock" unit:"bytes" applies:"restart" doc:"RLIMIT_MEMLOCK: locked memory."`
-	Stack        *uint64  `key:"stack" unit:"bytes" applies:"restart" doc:"RLIMIT_STACK: stack of the first thread."`
-	AS           *uint64  `key:"as" unit:"bytes" applies:"restart" doc:"RLIMIT_AS: address space."`
-	Nice         *int     `key:"nice" min:"-20" max:"19" applies:"restart" doc:"Nice value, sched(7)."`
-	Scheduling   string   `key:"scheduling" values:"other batch idle" applies:"restart" doc:"Scheduling policy, sched(7)."`
-	OOMScoreAdj  *int     `key:"oom_score_adj" min:"-1000" max:"1000" applies:"restart" doc:"How ready the kernel is to kill a worker when memory is short, proc(5)."`
-	CPUAffinity  []int    `key:"cpu_affinity" max:"8191" applies:"restart" doc:"Processors the workers may run on, from 0."`
-	NoNewPrivs   bool     `key:"no_new_privs" default:"false" applies:"restart" doc:"Forbid the workers to gain privileges by execve(2)."`
-	Capabilities []string `key:"capabilities" applies:"restart" doc:"Capabilities the workers keep as an ordinary user, such as CAP_NET_BIND_SERVICE."`
+	Nofile        *uint64  `key:"nofile" min:"16" applies:"restart" doc:"RLIMIT_NOFILE: open files."`
+	Nproc         *uint64  `key:"nproc" applies:"restart" doc:"RLIMIT_NPROC: processes and threads of the user."`
+	Core          *uint64  `key:"core" unit:"bytes" applies:"restart" doc:"RLIMIT_CORE: size of a core dump."`
+	Memlock       *uint64  `key:"memlock" unit:"bytes" applies:"restart" doc:"RLIMIT_MEMLOCK: locked memory."`
+	Stack         *uint64  `key:"stack" unit:"bytes" applies:"restart" doc:"RLIMIT_STACK: stack of the first thread."`
+	AS            *uint64  `key:"as" unit:"bytes" applies:"restart" doc:"RLIMIT_AS: address space."`
+	Nice          *int     `key:"nice" min:"-20" max:"19" applies:"restart" doc:"Nice value, sched(7)."`
+	Scheduling    string   `key:"scheduling" set:"SchedulingSet" values:"other batch idle" applies:"restart" doc:"Scheduling policy, sched(7). Default with protocol native: 'batch', under which a worker that is woken does not push aside another that runs; where the system forbids that, and with protocol none: as the master."`
+	SchedulingSet bool     // scheduling is stated; else Scheduling is a wish
+	OOMScoreAdj   *int     `key:"oom_score_adj" min:"-1000" max:"1000" applies:"restart" doc:"How ready the kernel is to kill a worker when memory is short, proc(5)."`
+	CPUAffinity   []int    `key:"cpu_affinity" max:"8191" applies:"restart" doc:"Processors the workers may run on, from 0."`
+	NoNewPrivs    bool     `key:"no_new_privs" default:"false" applies:"restart" doc:"Forbid the workers to gain privileges by execve(2)."`
+	Capabilities  []string `key:"capabilities" applies:"restart" doc:"Capabilities the workers keep as an ordinary user, such as CAP_NET_BIND_SERVICE."`
 }

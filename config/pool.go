@@ -27,6 +27,9 @@ func (l *loader) pool(t *table) Pool {
 	l.output(t, &p)
 	t.ready(&p)
 	t.stopSignal(&p)
+	if p.Limits.Scheduling == "" && p.Protocol == "native" {
+		p.Limits.Scheduling = "batch"
+	}
 	t.capabilities(&p)
 	t.names("inherit_env", p.InheritEnv, func(s string) string {
 		if s == "" || strings.ContainsAny(s, "=") || strings.Contains(strings.TrimSuffix(s, "*"), "*") {

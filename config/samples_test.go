@@ -76,7 +76,7 @@ var samples = map[string][]string{
 	"pool.limits.stack":         {`"8MiB"`},
 	"pool.limits.as":            {`"2TiB"`},
 	"pool.limits.nice":          {`-20`, `0`},
-	"pool.limits.scheduling":    {`"batch"`, `"idle"`, `"other"`},
+	"pool.limits.scheduling":    {`"idle"`, `"other"`},
 	"pool.limits.oom_score_adj": {`100`, `-1000`},
 	"pool.limits.cpu_affinity":  {`[3, 0, 3]`},
 	"pool.limits.no_new_privs":  {`true`},

@@ -148,7 +148,7 @@ func TestDefaults(t *testing.T) {
 		Ready: "notify", StartTimeout: time.Minute, Linger: 30 * time.Second, MinUptime: 5 * time.Second, GracefulTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
 		StopSignal: "SIGTERM", StopSignalNumber: int(syscall.SIGTERM), Restart: "always", RestartDelay: 100 * time.Millisecond,
 		RestartMaxDelay: 30 * time.Second, MaxRestarts: 10, RestartWindow: time.Minute, OnLimit: "slow", Output: "capture",
-		Rollout: Rollout{MaxSurge: 1, Monitor: 5 * time.Second, OnFailure: "rollback", Order: "newest", MaxGenerations: 5, GenerationTimeout: 10 * time.Minute},
+		Limits: Limits{Scheduling: "batch"}, Rollout: Rollout{MaxSurge: 1, Monitor: 5 * time.Second, OnFailure: "rollback", Order: "newest", MaxGenerations: 5, GenerationTimeout: 10 * time.Minute},
 	}
 	if diff := cmp.Diff(want, c.Pools[0]); diff != "" {
 		t.Error(diff)

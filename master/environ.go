@@ -1,9 +1,11 @@
 package master
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,11 +50,26 @@ func (r *launch) environment() []string {
 		})
 		env = append(env, r.user...)
 	}
+	if r.pool.Protocol == "native" {
+		env = append(env, fmt.Sprintf("GOMAXPROCS=%d", r.share()))
+	}
 	env = append(env, r.pool.EnvFileVars...)
 	for _, name := range slices.Sorted(maps.Keys(r.pool.Env)) {
 		env = append(env, name+"="+r.pool.Env[name])
 	}
 	return env
+}
+
+// share is how many processors a worker's part are. Go programs take it as the
+// number of threads that run at once: with as many as the machine has in each
+// worker, they are in each other's way (bench/compare).
+func (r *launch) share() int {
+	have := runtime.GOMAXPROCS(0) // as the cgroup's quota and our own affinity have it
+	if n := len(r.pool.Limits.CPUAffinity); n > 0 {
+		have = n
+	}
+	n := max(1, r.pool.Workers)
+	return max(1, (have+n-1)/n)
 }
 
 func (r *launch) variable(name string) string {

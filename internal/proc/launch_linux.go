@@ -29,12 +29,14 @@ type Launch struct {
 	Groups []int `json:"groups"` // supplementary; nil: none with another UID, else the master's
 	Umask  int   `json:"umask"`
 
-	Limits      []Limit `json:"limits,omitempty"`
-	Nice        *int    `json:"nice,omitempty"`       // -20 to 19
-	Scheduling  string  `json:"scheduling,omitempty"` // "", "other", "batch" or "idle", sched(7)
-	OOMScoreAdj *int    `json:"oom_score_adj,omitempty"`
-	CPUAffinity []int   `json:"cpu_affinity,omitempty"` // CPU numbers below 1024
-	NoNewPrivs  bool    `json:"no_new_privs,omitempty"`
+	Limits     []Limit `json:"limits,omitempty"`
+	Nice       *int    `json:"nice,omitempty"`       // -20 to 19
+	Scheduling string  `json:"scheduling,omitempty"` // "", "other", "batch" or "idle", sched(7)
+	// SchedulingWish starts the command also where the system forbids Scheduling.
+	SchedulingWish bool  `json:"scheduling_wish,omitempty"`
+	OOMScoreAdj    *int  `json:"oom_score_adj,omitempty"`
+	CPUAffinity    []int `json:"cpu_affinity,omitempty"` // CPU numbers below 1024
+	NoNewPrivs     bool  `json:"no_new_privs,omitempty"`
 	// Capabilities are all that the process and its children can have, by their
 	// names in capabilities(7). nil leaves that to the kernel: all for root, none
 	// after a change to another user. For such a user they become ambient, so that

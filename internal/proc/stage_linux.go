@@ -144,7 +144,7 @@ func (s *stage) scheduling() *StageError {
 		}
 		// sched_setscheduler(2) keeps the nice value; its parameter is a priority, 0
 		// for these policies.
-		if err := setScheduler(policy); err != nil {
+		if err := setScheduler(policy); err != nil && !s.SchedulingWish {
 			return failure(StepScheduling, "use the scheduling policy "+s.Scheduling, err, "")
 		}
 	}
