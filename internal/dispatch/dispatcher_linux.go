@@ -32,12 +32,12 @@ type Options struct {
 type Dispatcher struct {
 	o       Options
 	ep      int
-	wake    int // eventfd
 	mu      sync.Mutex
+	wake    int // eventfd; -1 once it is closed. Written with mu held, by the dispatcher
 	inbox   []func()
 	closed  bool
 	ended   chan struct{}
-	retry   bool // something is to be tried again soon
+	retry   time.Time // when what failed is tried again; zero when nothing did
 	entries []entry
 	unused  []int32
 	handles map[uint64]*handle
@@ -79,9 +79,9 @@ type Stats struct {
 	Returned atomic.Uint64 // refused, or left by a worker that is gone; handed to another
 }
 
-// retryMS is the time after which something that failed for a lack of memory or
+// retryAfter is the time after which something that failed for a lack of memory or
 // descriptors is tried again.
-const retryMS = 10
+const retryAfter = 10 * time.Millisecond
 
 // New starts a dispatcher. Errors: EMFILE, ENOMEM, and those of sched_setattr(2).
 func New(o Options) (*Dispatcher, error) {
@@ -125,15 +125,16 @@ func (d *Dispatcher) run(begun chan<- error) {
 	events := make([]unix.EpollEvent, 64)
 	for !d.closed {
 		timeout := -1
-		if d.retry {
-			timeout = retryMS
+		if !d.retry.IsZero() {
+			timeout = int(max(0, time.Until(d.retry)+time.Millisecond-1) / time.Millisecond)
 		}
 		n, err := unix.EpollWait(d.ep, events, timeout)
 		if err != nil && err != unix.EINTR {
 			panic("dispatch: epoll_wait: " + err.Error())
 		}
-		d.retry = false
-		if n == 0 {
+		// Whatever else happens: events must not put it off.
+		if !d.retry.IsZero() && !time.Now().Before(d.retry) {
+			d.retry = time.Time{}
 			d.pumpAll()
 		}
 		for i := range max(0, n) {
@@ -158,7 +159,7 @@ func (d *Dispatcher) event(e unix.EpollEvent) {
 	en := d.entries[e.Fd]
 	switch {
 	case en.m != nil:
-		d.verdicts(en.m)
+		d.verdicts(en.m, atOnce) // epoll reports what is left
 		d.pump(en.h)
 	case en.h != nil:
 		en.h.arrived = true
@@ -181,18 +182,27 @@ func (d *Dispatcher) commands() {
 	}
 }
 
-// do runs fn on the dispatcher's thread and waits for it; false when it has ended.
+// do runs fn on the dispatcher's thread and waits for it; false when the dispatcher
+// had ended before.
 func (d *Dispatcher) do(fn func()) bool {
 	ran := make(chan struct{})
 	d.mu.Lock()
+	if d.wake < 0 {
+		d.mu.Unlock()
+		return false
+	}
 	d.inbox = append(d.inbox, func() { fn(); close(ran) })
-	d.mu.Unlock()
 	one := [8]byte{1}
-	_, _ = unix.Write(d.wake, one[:])
+	_, _ = unix.Write(d.wake, one[:]) // with mu held: its number is not another file's yet
+	d.mu.Unlock()
 	select {
 	case <-ran:
-		return true
 	case <-d.ended:
+	}
+	select { // both may be closed by now
+	case <-ran:
+		return true
+	default:
 		return false
 	}
 }
@@ -209,7 +219,10 @@ func (d *Dispatcher) release() {
 		d.remove(h)
 	}
 	_ = unix.Close(d.ep)
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	_ = unix.Close(d.wake)
+	d.wake = -1
 }
 
 // Add takes a listening socket and dispatches what arrives on it. Errors: EPERM

@@ -113,7 +113,7 @@ func (d *Dispatcher) Leave(id, worker uint64) {
 			}
 			for _, m := range slices.Clone(h.members) {
 				if m.worker == worker {
-					d.verdicts(m)
+					d.verdicts(m, toTheEnd)
 					d.gone(m)
 				}
 			}
@@ -164,10 +164,18 @@ func (d *Dispatcher) closeMember(m *member) {
 	m.out, m.page = nil, nil
 }
 
-// verdicts reads what the worker says until there is nothing more. A worker that
-// breaks the protocol loses its channel, as if it had closed it.
-func (d *Dispatcher) verdicts(m *member) {
-	for {
+// atOnce is how many verdicts of one worker are read before others are heard. A
+// worker that keeps to the protocol never has as many.
+const atOnce = 64
+
+// toTheEnd is more than the queue of a socket holds (net.unix.max_dgram_qlen), and
+// yet an end should a child of a dead worker go on writing.
+const toTheEnd = 1 << 16
+
+// verdicts reads what the worker says until there is nothing more, or so often. A
+// worker that breaks the protocol loses its channel, as if it had closed it.
+func (d *Dispatcher) verdicts(m *member, most int) {
+	for range most {
 		n, errno := d.scratch.recv(m.fd)
 		switch {
 		case errno == unix.EAGAIN:

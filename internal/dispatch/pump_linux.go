@@ -10,6 +10,13 @@ import (
 	"github.com/f72e338e/supervisord/internal/proto"
 )
 
+// later lets everything be tried again soon.
+func (d *Dispatcher) later() {
+	if d.retry.IsZero() {
+		d.retry = time.Now().Add(retryAfter)
+	}
+}
+
 // pumpAll tries everything again.
 func (d *Dispatcher) pumpAll() {
 	for _, h := range d.handles {
@@ -93,7 +100,7 @@ func (d *Dispatcher) accept(h *handle) (conn, bool) {
 			d.complain(h, errno)
 			return conn{}, false
 		}
-		d.retry = true // EMFILE, ENFILE, ENOBUFS, ENOMEM: the kernel keeps the connection
+		d.later() // EMFILE, ENFILE, ENOBUFS, ENOMEM: the kernel keeps the connection
 		d.complain(h, errno)
 		return conn{}, false
 	}
@@ -122,7 +129,8 @@ func (d *Dispatcher) flush(h *handle) {
 			m.out = append(m.out, m.batch...)
 			m.batch = m.batch[:0]
 		case unix.EAGAIN, unix.ETOOMANYREFS, unix.ENOBUFS, unix.ENOMEM:
-			m.blocked, d.retry = true, true
+			m.blocked = true
+			d.later()
 			h.waiting = append(h.waiting, m.batch...)
 			m.batch = m.batch[:0]
 		default: // EPIPE, ECONNRESET: the worker's end is closed

@@ -1,0 +1,163 @@
+package dispatch
+
+import (
+	"bytes"
+	"errors"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// settle waits until the dispatcher has seen everything that was done so far: what
+// was ready before the first command is in the events that came with it, and the
+// second command comes after these.
+func (w *world) settle() {
+	for range 2 {
+		w.d.do(func() {})
+	}
+}
+
+// check looks at the dispatcher between two operations.
+func (w *world) check() {
+	w.ops++
+	w.settle()
+	free := map[uint64]int{}
+	for _, m := range w.members {
+		if m.lawful && m.fd >= 0 && m.admitted && !m.full && len(m.read) == 0 && !readable(m.fd) {
+			free[m.at.id]++
+		}
+	}
+	owned := map[uint64]uint64{}
+	for _, c := range w.clients {
+		if c.owner != nil {
+			owned[c.at.id]++
+		}
+	}
+	w.d.do(func() {
+		for id, h := range w.d.handles {
+			inside, frees := len(h.waiting), 0
+			for _, m := range h.members {
+				inside += len(m.out) + len(m.batch)
+				if m.free() {
+					frees++
+				}
+			}
+			if frees != free[id] {
+				w.t.Errorf("handle %d: %d members are free, and the dispatcher thinks %d", id, free[id], frees)
+			}
+			accepted, handed := h.stats.Accepted.Load(), h.stats.Handed.Load()
+			if accepted != handed+uint64(inside) {
+				w.t.Errorf("handle %d: %d accepted, %d handed over, %d inside", id, accepted, handed, inside)
+			}
+			if handed != owned[id] {
+				w.t.Errorf("handle %d: %d handed over, and the members accepted %d", id, handed, owned[id])
+			}
+			// Over TCP a connection may arrive a moment after connect(2).
+			if h.anyFree() && (len(h.waiting) > 0 || !w.tcp && (h.arrived || readable(h.fd))) {
+				w.t.Errorf("handle %d: somebody is free and %d wait inside, in the kernel: %v", id, len(h.waiting), readable(h.fd))
+			}
+		}
+	})
+	if !w.tcp {
+		// An event that nobody takes care of is one that epoll reports for ever.
+		var events [8]unix.EpollEvent
+		if n, _ := unix.EpollWait(w.d.ep, events[:], 0); n > 0 {
+			w.t.Errorf("the dispatcher does not come to rest: %+v", events[:n])
+		}
+	}
+	if w.t.Failed() {
+		for _, m := range w.members {
+			w.t.Logf("%v", m)
+		}
+		w.t.FailNow()
+	}
+}
+
+// end lets everybody die but one member of each handle, who gets what is left, and
+// judges every client by what it reads.
+func (w *world) end() {
+	old := w.members
+	w.members = nil
+	for i, p := range w.handles {
+		if !p.removed {
+			w.join(i)
+			w.members[len(w.members)-1].tag = byte(100 + i)
+		}
+	}
+	anchors := w.members
+	w.members = append(old, anchors...)
+	for _, m := range old {
+		w.close(m)
+	}
+	for _, m := range anchors {
+		for w.check(); w.arrives(m); w.check() {
+			w.take(m, len(m.read))
+		}
+	}
+	for _, c := range w.clients {
+		if c.owner == nil && !c.at.removed {
+			w.t.Errorf("client %d of handle %d came to nobody", c.n, c.at.id)
+		}
+	}
+	for _, m := range anchors {
+		w.close(m)
+	}
+	w.settle()
+	for _, c := range w.clients {
+		if c.fd >= 0 {
+			w.judge(c)
+		}
+	}
+	// Some microseconds an operation; a thread that spins has all of the time.
+	if spent := time.Duration(w.threadTime() - w.cpu); spent > 100*time.Millisecond+time.Duration(w.ops)*time.Millisecond {
+		w.t.Errorf("the dispatcher's thread used %v for %d operations", spent, w.ops)
+	}
+	w.d.Close()
+	if after := openFiles(w.t); after != w.before {
+		w.t.Errorf("%d descriptors before, %d after", w.before, after)
+	}
+}
+
+// arrives reads a message of an anchor. Over TCP what is in the kernel may take a
+// moment: as long as a client is nobody's, one is to come.
+func (w *world) arrives(m *player) bool {
+	for _, c := range w.clients {
+		if c.at == m.at && c.owner == nil {
+			p := []unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLIN}}
+			_, _ = unix.Poll(p, 2000)
+			break
+		}
+	}
+	return w.receive(m)
+}
+
+// judge reads a client to its end, once its owner has closed: it must have heard
+// of that one alone, and the dispatcher must hold it no longer.
+func (w *world) judge(c *client) {
+	var got []byte
+	for {
+		p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
+		if n, _ := unix.Poll(p, 5000); n == 0 {
+			w.t.Errorf("client %d: its owner has closed, and the connection is open", c.n)
+			break
+		}
+		var b [8]byte
+		n, err := unix.Read(c.fd, b[:])
+		if n <= 0 {
+			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				w.t.Errorf("client %d: %v", c.n, err)
+			}
+			break
+		}
+		got = append(got, b[:n]...)
+	}
+	var want []byte
+	if c.owner != nil {
+		want = []byte{c.owner.tag}
+	}
+	if !bytes.Equal(got, want) {
+		w.t.Errorf("client %d of handle %d heard %v, want %v", c.n, c.at.id, got, want)
+	}
+	w.hangUp(c.n)
+}
