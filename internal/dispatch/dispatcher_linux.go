@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/f72e338e/supervisord/fdpass"
 )
 
 // Options of a Dispatcher.
@@ -37,6 +35,7 @@ type Dispatcher struct {
 	inbox   []func()
 	closed  bool
 	ended   chan struct{}
+	silent  bool      // see wait
 	retry   time.Time // when what failed is tried again; zero when nothing did
 	entries []entry
 	unused  []int32
@@ -47,36 +46,8 @@ type Dispatcher struct {
 // entry is what an epoll event leads to: a handle's socket or a member's channel.
 type entry struct {
 	h *handle
+	s *source
 	m *member
-}
-
-// handle is one listening socket.
-type handle struct {
-	id      uint64
-	fd      int
-	at      int32
-	policy  Policy
-	members []*member
-	turn    int
-	given   int64  // the most that a member had, see inTurn
-	arrived bool   // there may be connections: none was missing at the last look
-	waiting []conn // taken back from a worker; they go first
-
-	complained time.Time
-	stats      Stats
-}
-
-// conn is a connection that was accepted and has no owner yet.
-type conn struct {
-	fd   int
-	hash uint64
-}
-
-// Stats counts what became of a handle's connections.
-type Stats struct {
-	Accepted atomic.Uint64 // from the kernel
-	Handed   atomic.Uint64 // accepted by a worker
-	Returned atomic.Uint64 // refused, or left by a worker that is gone; handed to another
 }
 
 // retryAfter is the time after which something that failed for a lack of memory or
@@ -91,7 +62,7 @@ func New(o Options) (*Dispatcher, error) {
 	if o.Report == nil {
 		o.Report = func(uint64, uint64, error) {}
 	}
-	d := &Dispatcher{o: o, ended: make(chan struct{}), handles: map[uint64]*handle{}}
+	d := &Dispatcher{o: o, silent: runtime.GOMAXPROCS(0) > 1, ended: make(chan struct{}), handles: map[uint64]*handle{}}
 	var err error
 	if d.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -128,7 +99,7 @@ func (d *Dispatcher) run(begun chan<- error) {
 		if !d.retry.IsZero() {
 			timeout = int(max(0, time.Until(d.retry)+time.Millisecond-1) / time.Millisecond)
 		}
-		n, err := unix.EpollWait(d.ep, events, timeout)
+		n, err := d.wait(events, timeout)
 		if err != nil && err != unix.EINTR {
 			panic("dispatch: epoll_wait: " + err.Error())
 		}
@@ -142,6 +113,27 @@ func (d *Dispatcher) run(begun chan<- error) {
 		}
 	}
 	d.release()
+}
+
+// attention is how long the dispatcher waits without telling the Go scheduler.
+const attention = 2 // ms
+
+// wait is epoll_wait(2). A thread that tells the scheduler that it goes into a system
+// call wakes the scheduler's monitor when it comes back, which then looks around every
+// 20 us for a while: at a thousand connections a second that was a fifth of what the
+// master and its workers needed for them. So as long as connections keep coming it waits without a word, holding a
+// processor of the scheduler, at most for attention; only then as one should.
+func (d *Dispatcher) wait(events []unix.EpollEvent, timeout int) (int, error) {
+	if d.silent && (timeout < 0 || timeout > attention) {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), attention, 0, 0)
+		if errno != 0 { // EINTR above all: the scheduler wants its processor
+			return 0, errno
+		}
+		if n > 0 {
+			return int(n), nil
+		}
+	}
+	return unix.EpollWait(d.ep, events, timeout)
 }
 
 func (d *Dispatcher) schedule() error {
@@ -161,8 +153,8 @@ func (d *Dispatcher) event(e unix.EpollEvent) {
 	case en.m != nil:
 		d.verdicts(en.m, atOnce) // epoll reports what is left
 		d.pump(en.h)
-	case en.h != nil:
-		en.h.arrived = true
+	case en.s != nil:
+		en.s.arrived = true
 		d.pump(en.h)
 	default:
 		d.commands()
@@ -223,69 +215,6 @@ func (d *Dispatcher) release() {
 	defer d.mu.Unlock()
 	_ = unix.Close(d.wake)
 	d.wake = -1
-}
-
-// Add takes a listening socket and dispatches what arrives on it. Errors: EPERM
-// for a file that cannot be polled, ENOMEM; the socket is closed then.
-func (d *Dispatcher) Add(id uint64, listener *fdpass.File, policy Policy) (err error) {
-	fd := listener.Release()
-	ran := d.do(func() {
-		h := &handle{id: id, fd: fd, policy: policy}
-		h.at = d.place(entry{h: h})
-		// Edge-triggered: it stays as it is whether somebody is free or not.
-		if err = d.watch(fd, h.at, unix.EPOLLIN|unix.EPOLLET); err != nil {
-			d.vacate(h.at)
-			return
-		}
-		d.handles[id] = h
-	})
-	if !ran || err != nil {
-		_ = unix.Close(fd)
-	}
-	return err
-}
-
-// SetPolicy changes the policy of a handle; nothing is lost by it.
-func (d *Dispatcher) SetPolicy(id uint64, policy Policy) {
-	d.do(func() {
-		if h := d.handles[id]; h != nil {
-			h.policy = policy
-		}
-	})
-}
-
-// Remove ends dispatching on a handle. What is in the kernel's queue stays there,
-// for other holders of the socket; connections without a verdict stay with the
-// workers that have them in their channels.
-func (d *Dispatcher) Remove(id uint64) {
-	d.do(func() {
-		if h := d.handles[id]; h != nil {
-			d.remove(h)
-		}
-	})
-}
-
-func (d *Dispatcher) remove(h *handle) {
-	delete(d.handles, h.id)
-	for _, m := range h.members {
-		d.closeMember(m)
-	}
-	for _, c := range h.waiting {
-		closeRaw(c.fd)
-	}
-	h.members, h.waiting = nil, nil
-	d.vacate(h.at)
-	closeRaw(h.fd)
-}
-
-// Counts returns what became of a handle's connections.
-func (d *Dispatcher) Counts(id uint64) (accepted, handed, returned uint64) {
-	d.do(func() {
-		if h := d.handles[id]; h != nil {
-			accepted, handed, returned = h.stats.Accepted.Load(), h.stats.Handed.Load(), h.stats.Returned.Load()
-		}
-	})
-	return accepted, handed, returned
 }
 
 // place gives an entry a number for epoll.

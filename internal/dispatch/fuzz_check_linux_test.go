@@ -54,8 +54,8 @@ func (w *world) check() {
 				w.t.Errorf("handle %d: %d handed over, and the members accepted %d", id, handed, owned[id])
 			}
 			// Over TCP a connection may arrive a moment after connect(2).
-			if h.anyFree() && (len(h.waiting) > 0 || !w.tcp && (h.arrived || readable(h.fd))) {
-				w.t.Errorf("handle %d: somebody is free and %d wait inside, in the kernel: %v", id, len(h.waiting), readable(h.fd))
+			if h.anyFree() && (len(h.waiting) > 0 || !w.tcp && (h.arrived() != nil || readable(h.sources[0].fd))) {
+				w.t.Errorf("handle %d: somebody is free and %d wait inside, in the kernel: %v", id, len(h.waiting), readable(h.sources[0].fd))
 			}
 		}
 	})

@@ -93,7 +93,8 @@ func newWorld(t testing.TB, kind, policy, batch byte) *world {
 		p := &place{id: id + 1}
 		p.addr, err = unix.Getsockname(fd)
 		w.must(err)
-		w.must(d.Add(p.id, fdpass.NewFile(fd), Policy(int(policy)%3+1)))
+		d.Add(p.id, Policy(int(policy)%3+1))
+		w.must(d.AddSocket(p.id, fdpass.NewFile(fd)))
 		w.handles = append(w.handles, p)
 	}
 	return w
@@ -154,7 +155,7 @@ func (w *world) join(arg int) {
 		w.must(err)
 		page = fdpass.NewFile(fd)
 	}
-	w.must(w.d.Join(p.id, m.worker, arg>>1&3, fdpass.NewFile(pair[0]), page, m.admitted))
+	w.must(w.d.Join(p.id, Member{Worker: m.worker, Slot: arg >> 1 & 3, Channel: fdpass.NewFile(pair[0]), Page: page, Admitted: m.admitted}))
 	w.members = append(w.members, m)
 }
 

@@ -55,7 +55,7 @@ func TestRetryOutlastsOtherEvents(t *testing.T) {
 func listening(t *testing.T, d *Dispatcher) (addr unix.Sockaddr) {
 	t.Helper()
 	var err error
-	d.do(func() { addr, err = unix.Getsockname(d.handles[1].fd) })
+	d.do(func() { addr, err = unix.Getsockname(d.handles[1].sources[0].fd) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestFullChannel(t *testing.T) {
 	}
 	f := &fake{t: t, id: 1, ch: far}
 	defer func() { _ = far.Close() }()
-	if err := r.d.Join(1, 1, 0, end, nil, true); err != nil {
+	if err := r.d.Join(1, Member{Worker: 1, Channel: end, Admitted: true}); err != nil {
 		t.Fatal(err)
 	}
 	first := r.dial()

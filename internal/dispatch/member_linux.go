@@ -22,6 +22,7 @@ type member struct {
 	at       int32
 	page     []byte // of the worker's count; nil when it keeps none
 	admitted bool   // ready, and not on its way out
+	limit    int64  // see Member.Limit
 	full     bool   // refused one; until it says that it has room
 	blocked  bool   // its channel could not take a message; until the next try
 	given    int64  // connections chosen for it, see inTurn
@@ -32,8 +33,12 @@ type member struct {
 
 // free reports whether the member may be given another connection now.
 func (m *member) free() bool {
-	return m.admitted && !m.full && !m.blocked && len(m.out) == 0 && len(m.batch) < cap(m.batch)
+	return m.admitted && !m.full && !m.blocked && len(m.out) == 0 && len(m.batch) < cap(m.batch) && m.hasRoom()
 }
+
+// hasRoom reports whether the worker has fewer connections open than it may. That it
+// has room again it says itself.
+func (m *member) hasRoom() bool { return m.limit == 0 || m.open()+int64(len(m.batch)) < m.limit }
 
 // open is how many connections the worker has open, by its own count. What it
 // says is clamped: a worker that lies gets more or fewer connections, no more.
@@ -45,21 +50,31 @@ func (m *member) open() int64 {
 	return min(max(n, 0), 1<<40)
 }
 
-// Join takes the master's end of a worker's channel, and the worker's page of
-// counts (or nil), and offers it connections once it is admitted. The worker is
-// the id of one worker; slot is what source_hash goes by. Errors: no such handle,
-// those of mmap(2) and epoll_ctl(2); the files are closed then.
-func (d *Dispatcher) Join(id, worker uint64, slot int, channel, page *fdpass.File, admitted bool) (err error) {
-	defer func() { _ = page.Close() }()
-	fd := channel.Release()
+// Member is one worker's part in one handle.
+type Member struct {
+	Worker   uint64       // the id of one worker
+	Slot     int          // what source_hash goes by
+	Limit    int64        // how many connections of the handle it may have open, by its page; 0 = any number
+	Admitted bool         // it is offered connections at once, not only after Admit
+	Channel  *fdpass.File // the master's end
+	Page     *fdpass.File // where the worker counts, or nil
+}
+
+// Join takes a member's files, and offers it connections once it is admitted.
+// Errors: no such handle, those of mmap(2) and epoll_ctl(2); the files are closed
+// then.
+func (d *Dispatcher) Join(id uint64, j Member) (err error) {
+	defer func() { _ = j.Page.Close() }()
+	fd := j.Channel.Release()
 	ran := d.do(func() {
 		h := d.handles[id]
 		if h == nil {
 			err = fmt.Errorf("handle %d is not dispatched", id)
 			return
 		}
-		m := &member{h: h, worker: worker, slot: slot, fd: fd, admitted: admitted, given: h.given, batch: make([]conn, 0, d.o.Batch), out: make([]conn, 0, d.o.Batch)}
-		if p := page.Fd(); p >= 0 {
+		m := &member{h: h, worker: j.Worker, slot: j.Slot, limit: j.Limit, fd: fd, admitted: j.Admitted, given: h.given,
+			batch: make([]conn, 0, d.o.Batch), out: make([]conn, 0, d.o.Batch)}
+		if p := j.Page.Fd(); p >= 0 {
 			if m.page, err = unix.Mmap(p, 0, 8, unix.PROT_READ, unix.MAP_SHARED); err != nil {
 				err = fmt.Errorf("mmap: %w", err)
 				return
@@ -77,12 +92,24 @@ func (d *Dispatcher) Join(id, worker uint64, slot int, channel, page *fdpass.Fil
 		d.pump(h)
 	})
 	if !ran {
-		err = errors.New("the dispatcher has ended")
+		err = errEnded
 	}
 	if err != nil {
 		_ = unix.Close(fd)
 	}
 	return err
+}
+
+// Joined returns the workers that have a channel of a handle.
+func (d *Dispatcher) Joined(id uint64) (workers []uint64) {
+	d.do(func() {
+		if h := d.handles[id]; h != nil {
+			for _, m := range h.members {
+				workers = append(workers, m.worker)
+			}
+		}
+	})
+	return workers
 }
 
 // Admit says whether a worker is offered connections, on every handle: yes from
@@ -194,6 +221,9 @@ func (d *Dispatcher) verdicts(m *member, most int) {
 			d.o.Report(m.h.id, m.worker, err)
 			d.gone(m)
 			return
+		}
+		if most == atOnce && len(m.out) == 0 {
+			return // nothing more is owed; should there be something, epoll reports it
 		}
 	}
 }

@@ -26,16 +26,19 @@ func ParsePolicy(name string) (Policy, bool) {
 	return 0, false
 }
 
-// choose returns the member for a connection, nil when none may take one now.
-func (h *handle) choose(hash uint64) *member {
+// choose returns the member for a connection, nil when none may take it now.
+func (h *handle) choose(c conn) *member {
 	switch h.policy {
 	case LeastConnections:
-		return h.least()
+		return h.least(c)
 	case SourceHash:
-		return h.byHash(hash)
+		return h.byHash(c)
 	}
-	return h.inTurn()
+	return h.inTurn(c)
 }
+
+// takes reports whether the member may be given the connection now.
+func (m *member) takes(c conn) bool { return m.free() && (c.not == 0 || c.not != m.worker) }
 
 // maxBehind bounds what a member that was busy has to catch up with.
 const maxBehind = 4
@@ -43,12 +46,12 @@ const maxBehind = 4
 // inTurn gives each as many as the others: to the free member that had the fewest,
 // and among equals to the one behind the last. A member that was busy when its
 // turn came gets it afterwards; one that was busy for long does not get them all.
-func (h *handle) inTurn() *member {
+func (h *handle) inTurn(c conn) *member {
 	var best *member
 	at := 0
 	for i := range h.members {
 		j := (h.turn + i) % len(h.members)
-		if m := h.members[j]; m.free() && (best == nil || m.given < best.given) {
+		if m := h.members[j]; m.takes(c) && (best == nil || m.given < best.given) {
 			best, at = m, j
 		}
 	}
@@ -62,14 +65,14 @@ func (h *handle) inTurn() *member {
 }
 
 // least takes turns among equals, so that an idle pool is used evenly.
-func (h *handle) least() *member {
+func (h *handle) least(c conn) *member {
 	var best *member
 	var fewest int64
 	at := 0
 	for i := range h.members {
 		j := (h.turn + i) % len(h.members)
 		m := h.members[j]
-		if !m.free() {
+		if !m.takes(c) {
 			continue
 		}
 		if n := m.open() + int64(len(m.batch)); best == nil || n < fewest {
@@ -85,14 +88,14 @@ func (h *handle) least() *member {
 // byHash is rendezvous hashing (Thaler and Ravishankar, 1998): when a slot comes
 // or goes only its own clients move. A client whose worker is busy goes to its
 // second choice rather than wait.
-func (h *handle) byHash(hash uint64) *member {
+func (h *handle) byHash(c conn) *member {
 	var best *member
 	var most uint64
 	for _, m := range h.members {
-		if !m.free() {
+		if !m.takes(c) {
 			continue
 		}
-		if w := mix(hash ^ mix(uint64(m.slot)+1)); best == nil || w > most {
+		if w := mix(c.hash ^ mix(uint64(m.slot)+1)); best == nil || w > most {
 			best, most = m, w
 		}
 	}

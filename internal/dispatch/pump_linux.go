@@ -31,7 +31,7 @@ func (d *Dispatcher) pumpAll() {
 // them. No connection is accepted before it is known who may have it, so what
 // nobody takes waits in the kernel, where a crash of this process leaves it.
 func (d *Dispatcher) pump(h *handle) {
-	for h.arrived || len(h.waiting) > 0 {
+	for len(h.waiting) > 0 || h.arrived() != nil {
 		if !d.fill(h) {
 			return
 		}
@@ -43,29 +43,39 @@ func (d *Dispatcher) pump(h *handle) {
 // reports whether it gave anybody something.
 func (d *Dispatcher) fill(h *handle) bool {
 	gave := false
-	for {
-		if len(h.waiting) > 0 {
-			c := h.waiting[0]
-			m := h.choose(c.hash)
-			if m == nil {
-				return gave
-			}
-			h.waiting = append(h.waiting[:0], h.waiting[1:]...)
-			m.batch = append(m.batch, c)
-			gave = true
+	for i := 0; i < len(h.waiting); {
+		m := h.choose(h.waiting[i])
+		if m == nil { // there may be somebody for the next, which another passed on
+			i++
 			continue
 		}
-		if !h.arrived || !h.anyFree() {
-			return gave
-		}
-		c, ok := d.accept(h)
+		m.batch = append(m.batch, h.waiting[i])
+		h.waiting = append(h.waiting[:i], h.waiting[i+1:]...)
+		gave = true
+	}
+	for s := h.arrived(); s != nil && h.anyFree(); s = h.arrived() {
+		c, ok := d.accept(h, s)
 		if !ok {
-			return gave
+			if s.arrived {
+				return gave // it failed for a lack of something
+			}
+			continue
 		}
-		m := h.choose(c.hash)
+		m := h.choose(c)
 		m.batch = append(m.batch, c)
 		gave = true
 	}
+	return gave
+}
+
+// arrived returns a socket at which connections may wait.
+func (h *handle) arrived() *source {
+	for _, s := range h.sources {
+		if s.arrived {
+			return s
+		}
+	}
+	return nil
 }
 
 func (h *handle) anyFree() bool {
@@ -78,25 +88,25 @@ func (h *handle) anyFree() bool {
 }
 
 // accept takes one connection out of the kernel's queue.
-func (d *Dispatcher) accept(h *handle) (conn, bool) {
+func (d *Dispatcher) accept(h *handle, s *source) (conn, bool) {
 	for {
-		fd, hash, errno := d.scratch.accept(h.fd, h.policy == SourceHash)
+		fd, hash, errno := d.scratch.accept(s.fd, h.policy == SourceHash)
 		switch errno {
 		case 0:
 			h.stats.Accepted.Add(1)
-			return conn{fd, hash}, true
+			return conn{fd: fd, hash: hash}, true
 		case unix.EAGAIN:
-			h.arrived = false
+			s.arrived = false
 			return conn{}, false
 		case unix.EINTR, unix.ECONNABORTED, unix.EPROTO, unix.EPERM, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET,
 			unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH: // of that connection, accept(2)
 			if errno == unix.EOPNOTSUPP {
-				h.arrived = false
+				s.arrived = false
 				return conn{}, false
 			}
 			continue
 		case unix.EINVAL: // somebody shut the socket down
-			h.arrived = false
+			s.arrived = false
 			d.complain(h, errno)
 			return conn{}, false
 		}
@@ -170,6 +180,16 @@ func (s *scratch) accept(fd int, withAddress bool) (int, uint64, unix.Errno) {
 		hash = hashAddress(s.client())
 	}
 	return int(n), hash, 0
+}
+
+// hashOf is the hash of a connection's client.
+func (s *scratch) hashOf(fd int) uint64 {
+	length := uint32(unsafe.Sizeof(s.addr))
+	_, _, errno := unix.RawSyscall(unix.SYS_GETPEERNAME, uintptr(fd), uintptr(unsafe.Pointer(&s.addr)), uintptr(unsafe.Pointer(&length)))
+	if errno != 0 {
+		return 0
+	}
+	return hashAddress(s.client())
 }
 
 // client returns the bytes of the address of the connection accepted last: all of

@@ -22,6 +22,8 @@ type rig struct {
 	t    testing.TB
 	d    *Dispatcher
 	addr string
+
+	limit int64 // of the members that join
 }
 
 func newRig(t testing.TB, policy Policy, o Options) *rig {
@@ -42,10 +44,11 @@ func newRig(t testing.TB, policy Policy, o Options) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.Close)
-	if err := d.Add(1, fdpass.NewFile(fd), policy); err != nil {
+	d.Add(1, policy)
+	if err := d.AddSocket(1, fdpass.NewFile(fd)); err != nil {
 		t.Fatal(err)
 	}
-	return &rig{t, d, fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)}
+	return &rig{t: t, d: d, addr: fmt.Sprintf("127.0.0.1:%d", sa.(*unix.SockaddrInet4).Port)}
 }
 
 // fake is a worker's end of a channel, driven by the test.
@@ -78,7 +81,7 @@ func (r *rig) join(id uint64, slot int) *fake {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = far.Close(); _ = unix.Munmap(f.page) })
-	if err := r.d.Join(1, id, slot, end, fdpass.NewFile(mem), true); err != nil {
+	if err := r.d.Join(1, Member{Worker: id, Slot: slot, Limit: r.limit, Channel: end, Page: fdpass.NewFile(mem), Admitted: true}); err != nil {
 		r.t.Fatal(err)
 	}
 	return f
