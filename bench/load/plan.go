@@ -21,6 +21,7 @@ const (
 	maxRate     = 1e6
 	maxClients  = 100_000
 	maxAnswer   = 1 << 20
+	maxThreads  = 64
 
 	// tolerance is how much of a stated rate may be missed.
 	tolerance = 0.02
@@ -70,6 +71,7 @@ type Plan struct {
 	Examples    int           // failures kept as text for each kind; 0: 5
 	IgnoreDrops bool          // a listen queue that overflowed is reported only; other programs of the machine count too
 	CPUOf       []int         // report the CPU time of these processes, to 10 ms
+	Threads     int           // of the client, which share clients, rates and counts; 0: 1. Check and Progress are called by each
 
 	// Progress, if not nil, is called about every 50 ms on Run's goroutine
 	// and must not block. A test can wait here for the load to flow.
@@ -90,6 +92,9 @@ func (p Plan) prepared() (Plan, []target, error) {
 	if len(p.Groups) == 0 {
 		return p, nil, errors.New("cannot run a plan without a group")
 	}
+	if p.Threads < 0 || p.Threads > maxThreads {
+		return p, nil, fmt.Errorf("cannot run %d threads: 1 to %d", p.Threads, maxThreads)
+	}
 	if p.Timeout < 0 || p.Late < 0 || p.MaxOpen < 0 || p.Examples < 0 {
 		return p, nil, errors.New("cannot run a plan with a negative limit")
 	}
@@ -109,6 +114,9 @@ func (p Plan) prepared() (Plan, []target, error) {
 		t, err := g.prepare()
 		if err != nil {
 			return p, nil, fmt.Errorf("group %s: %w", g.Name, err)
+		}
+		if g.Clients > 0 && g.Clients < p.Threads {
+			return p, nil, fmt.Errorf("group %s: %d clients cannot be shared by %d threads", g.Name, g.Clients, p.Threads)
 		}
 		targets[i] = t
 		clients += g.Clients

@@ -53,6 +53,9 @@ func Run(ctx context.Context, plan Plan) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if plan.Threads > 1 {
+		return runThreads(ctx, plan, targets)
+	}
 	l := &loop{plan: plan, end: int64(plan.Duration), nth: map[Kind]int{}, examples: []Example{}, events: make([]unix.EpollEvent, 512)}
 	tcp := false
 	for i, g := range plan.Groups {
@@ -95,14 +98,7 @@ func Run(ctx context.Context, plan Plan) (Result, error) {
 	} else {
 		r.Drops = after.since(before)
 	}
-	for pid, c := range cpu {
-		if b, alive := cpuBefore[pid]; alive {
-			if r.CPU == nil {
-				r.CPU = map[int]time.Duration{}
-			}
-			r.CPU[pid] = c - b
-		}
-	}
+	r.CPU = spent(cpuBefore, cpu)
 	for _, f := range l.flows {
 		r.Groups = append(r.Groups, f.figures(l.end))
 	}
@@ -273,4 +269,17 @@ func threadCPU() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// spent is the CPU time of processes that were there before and after.
+func spent(before, after map[int]time.Duration) (cpu map[int]time.Duration) {
+	for pid, c := range after {
+		if b, alive := before[pid]; alive {
+			if cpu == nil {
+				cpu = map[int]time.Duration{}
+			}
+			cpu[pid] = c - b
+		}
+	}
+	return cpu
 }

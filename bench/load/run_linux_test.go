@@ -212,3 +212,24 @@ func TestPlanRefused(t *testing.T) {
 		}
 	}
 }
+
+// Threads share the work, and their figures are added up.
+func TestThreads(t *testing.T) {
+	addr := goServer(t)
+	res := do(t, Plan{Threads: 3, CPUOf: []int{os.Getpid()},
+		Groups: []Group{{Name: "a", Target: addr, Clients: 7, Count: 100}, {Name: "b", Target: addr, Clients: 3, KeepAlive: true, Count: 50}}})
+	if err := res.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if res.Answered != 150 || res.Groups[0].Answered != 100 || res.Groups[1].Answered != 50 || res.Groups[0].Name != "a" {
+		t.Errorf("%d answered, groups %+v", res.Answered, res.Groups)
+	}
+	if _, there := res.CPU[os.Getpid()]; !there || res.ClientCPU <= 0 {
+		t.Errorf("cpu %v, of the client %v", res.CPU, res.ClientCPU)
+	}
+	for threads, clients := range map[int]int{65: 100, 3: 2, -1: 5} {
+		if _, err := Run(t.Context(), Plan{Duration: time.Second, Threads: threads, Groups: []Group{{Target: addr, Clients: clients}}}); err == nil {
+			t.Errorf("%d threads for %d clients were accepted", threads, clients)
+		}
+	}
+}
