@@ -87,6 +87,8 @@ type Pool struct {
 
 	StopSignalNumber int
 
+	MaxConnections int `key:"max_connections" default:"0" max:"1073741823" applies:"restart" doc:"How many connections one worker may have open at once, 0 for any number. At so many it accepts none: they go to other workers, or wait in the kernel when all are full. For workers that use our package, and for those that are handed connections."`
+
 	Restart         string        `key:"restart" default:"always" values:"always on-failure never" alias:"autorestart" applies:"reload" doc:"When a worker that ended by itself is started again."`
 	RestartDelay    time.Duration `key:"restart_delay" default:"100ms" applies:"reload" doc:"Delay before a worker that was ready for less than min_uptime is replaced; it doubles each time in a row, give or take a fifth. One that ran longer is replaced at once."`
 	RestartMaxDelay time.Duration `key:"restart_max_delay" default:"30s" applies:"reload" doc:"Longest delay before a restart."`

@@ -35,4 +35,4 @@
 //	}
 package config
 
-//go:generate go test . -run TestReferenceIsCurrent -update
+//go:generate go test . -run "TestReferenceIsCurrent|TestErrors" -update

@@ -15,7 +15,7 @@ type listenerKeys struct {
 	Network       string        `key:"network" default:"tcp" values:"tcp tcp4 tcp6 udp udp4 udp6 unix unixpacket unixgram" applies:"restart" doc:"Kind of the socket. 'tcp' with an IPv6 wildcard or no address takes IPv4 too, unless ipv6_only."`
 	Address       string        `key:"address" alias:"listen bind host" applies:"restart" doc:"'127.0.0.1:8080', ':8080' (every address), '[::1]:80', 'localhost:80' (resolved when loaded, IPv4 first); for unix a path or '@name' (abstract). 'unix:/path' and the like set the network, too. Needed, unless from is stated."`
 	From          string        `key:"from" applies:"restart" doc:"Take a socket that systemd passed instead of binding one: 'systemd:NAME', with NAME from FileDescriptorName= of the socket unit."`
-	Policy        string        `key:"policy" default:"shared" values:"shared round_robin least_connections source_hash" later:"reuse_port" for:"stream" applies:"restart" doc:"How connections reach the workers. 'shared': all accept from one socket. The others: the master accepts and hands each connection to a worker that is free: 'round_robin' in turn, 'least_connections' to the one with the fewest open, 'source_hash' by the client's address."`
+	Policy        string        `key:"policy" default:"shared" values:"shared round_robin least_connections source_hash reuse_port" applies:"restart" doc:"How connections reach the workers. 'shared': all accept from one socket, whoever has time. 'reuse_port': a socket for each worker, SO_REUSEPORT of socket(7), among which the kernel chooses: with CAP_BPF and CAP_NET_ADMIN the worker that is ready and has the fewest connections, else by a hash; for tcp and udp. The others, not for datagrams: the master accepts and hands each connection to a worker that is free: 'round_robin' in turn, 'least_connections' to the one with the fewest open, 'source_hash' by the client's address."`
 	Exclusive     bool          `key:"exclusive" default:"false" for:"stream" applies:"restart" doc:"The socket belongs to one worker; only for one pool with one worker."`
 	Linger        time.Duration `key:"linger" default:"30s" applies:"reload" doc:"Without effect on a configured listener, which stays open as long as it is configured; accepted so that a file need not change when the same address is asked for by a worker instead (linger of the pool)."`
 	Backlog       int           `key:"backlog" default:"511" min:"1" max:"2147483647" for:"stream" applies:"restart" doc:"Length of the queue of connections not yet accepted, listen(2). The kernel caps it at net.core.somaxconn."`
@@ -92,7 +92,23 @@ func (l *loader) listener(t *table) Listener {
 		spec.Group = l.resolve(t, "group", k.Group, groupID)
 	}
 	t.inapplicable(&k, spec)
+	t.policy(&k, spec)
 	return ln
+}
+
+// policy checks that the policy is possible for the kind of socket.
+func (t *table) policy(k *listenerKeys, spec *proto.SocketSpec) {
+	if t.bad["policy"] || t.bad["network"] || t.bad["address"] {
+		return
+	}
+	switch {
+	case k.Policy == proto.PolicyReusePort && proto.IsUnix(spec.Network):
+		t.errorf("policy", "%q is not possible for %s (only for tcp and udp)", k.Policy, socketKind(spec))
+	case k.Policy == proto.PolicyReusePort && k.Exclusive && t.good("exclusive"):
+		t.errorf("policy", "%q gives each worker a socket of its own, and exclusive is for one worker (leave one of them out)", k.Policy)
+	case proto.IsDispatched(k.Policy) && proto.IsDatagram(spec.Network):
+		t.errorf("policy", "%q is not possible for %s (only for tcp, unix and unixpacket)", k.Policy, socketKind(spec))
+	}
 }
 
 // inherit reads from = "systemd:NAME".

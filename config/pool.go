@@ -143,6 +143,9 @@ func (t *table) combinations(p *Pool) {
 	if p.Protocol == "none" && len(p.Listeners) > 0 {
 		t.errorf("listeners", `a process with protocol "none" cannot be given listeners (use protocol = "native")`)
 	}
+	if p.Protocol == "none" && p.MaxConnections > 0 && t.good("max_connections") {
+		t.errorf("max_connections", `a process with protocol "none" takes its connections itself (use protocol = "native")`)
+	}
 	if p.Protocol == "none" && len(p.BindAllow) > 0 {
 		t.errorf("bind_allow", `a process with protocol "none" cannot ask for sockets (use protocol = "native")`)
 	}

@@ -69,6 +69,8 @@ var samples = map[string][]string{
 	"pool.rollout.max_generations":    {`2`},
 	"pool.rollout.generation_timeout": {`"1s"`},
 
+	"pool.max_connections": {`1000`},
+
 	"pool.limits.nofile":        {`65536`, `"unlimited"`},
 	"pool.limits.nproc":         {`0`, `"unlimited"`},
 	"pool.limits.core":          {`"unlimited"`, `"0B"`, `"1MB"`},
