@@ -31,6 +31,9 @@ type (
 	}
 	// Kill sends SIGKILL to the worker and what it started.
 	Kill struct{ Worker proto.WorkerID }
+	// Rouse interrupts what the worker's threads wait for in the kernel, so that they
+	// look again: who waits in accept(2) does not see that its socket has changed.
+	Rouse struct{ Worker proto.WorkerID }
 	// Bind makes a socket; answered by BoundHandle or BindFailed. Its policy says
 	// whether others are to join it (SO_REUSEPORT).
 	Bind struct {
@@ -61,6 +64,13 @@ type (
 	Relisten struct {
 		Handle  proto.HandleID
 		Backlog int
+	}
+	// Mend undoes what holders did to the handle's sockets: on the socket itself, or
+	// where the kernel does not allow that, by a new one from Spec in its place;
+	// answered by Mended. What is right already stays.
+	Mend struct {
+		Handle proto.HandleID
+		Spec   proto.SocketSpec
 	}
 	// Release closes the handle's socket, and removes its path.
 	Release struct{ Handle proto.HandleID }
@@ -105,11 +115,13 @@ func (Spawn) action()     {}
 func (Send) action()      {}
 func (Terminate) action() {}
 func (Kill) action()      {}
+func (Rouse) action()     {}
 func (Bind) action()      {}
 func (Admit) action()     {}
 func (Withdraw) action()  {}
 func (SetPolicy) action() {}
 func (Relisten) action()  {}
+func (Mend) action()      {}
 func (Release) action()   {}
 func (Forget) action()    {}
 func (Reply) action()     {}

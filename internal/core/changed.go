@@ -76,6 +76,8 @@ const (
 	WhatHandleBacklog   = "handle backlog differs"
 	WhatHandleKept      = "handle keeps its options"
 	WhatHandleLinger    = "handle lingers"
+	WhatHandleHarmed    = "handle harmed"
+	WhatHandleMended    = "handle mended"
 	WhatHandleClosed    = "handle closed"
 	WhatConfigApplied   = "configuration applied"
 	WhatConfigRefused   = "configuration refused"
@@ -88,7 +90,7 @@ func levelOf(what string) Level {
 	switch what {
 	case WhatWorkerStarting, WhatWorkerStarted, WhatHandleGranted, WhatWorkerStatus:
 		return Debug
-	case WhatSlotBackoff, WhatWorkerKilling, WhatHandleBacklog, WhatHandleKept, WhatHandleLinger, WhatWorkerRefused, WhatHandleFailed:
+	case WhatSlotBackoff, WhatWorkerKilling, WhatHandleBacklog, WhatHandleKept, WhatHandleLinger, WhatWorkerRefused, WhatHandleFailed, WhatHandleHarmed:
 		return Warn
 	case WhatSlotFailed, WhatRolloutFailed, WhatConfigRefused, WhatWorkerUnkilled, WhatWorkerFailed:
 		return Error

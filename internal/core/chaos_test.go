@@ -20,6 +20,7 @@ type world struct {
 	alive   []proto.WorkerID // processes that exist, or are being forked
 	forking map[proto.WorkerID]bool
 	binding []proto.HandleID
+	mending []proto.HandleID
 	req     uint64
 	log     []string
 }
@@ -39,6 +40,8 @@ func (w *world) step(ev Event) {
 			w.forking[a.Worker] = true
 		case Bind:
 			w.binding = append(w.binding, a.Handle)
+		case Mend:
+			w.mending = append(w.mending, a.Handle)
 		case Terminate:
 			w.signalled(a.Worker)
 		case Kill:
@@ -100,7 +103,7 @@ func (w *world) act() {
 	case k == 4:
 		d.roundTrip()
 		if w.next(4) == 0 {
-			w.binding = nil // all that still matter are asked for again
+			w.binding, w.mending = nil, nil // all that still matter are asked for again
 			w.step(TookOver{})
 		}
 	case k < 7:
@@ -115,6 +118,12 @@ func (w *world) act() {
 		} else {
 			w.step(BoundHandle{Handle: h, Bound: proto.Bound{Address: "x:1", Backlog: 5}})
 		}
+	case k == 9:
+		w.step(Sabotaged{Handle: proto.HandleID(w.next(5)), Shut: w.next(2) == 0, Blocking: w.next(4) == 0, Since: Time(w.next(2)), What: "harmed"})
+	case k == 10 && len(w.mending) > 0:
+		h := w.mending[0]
+		w.mending = w.mending[1:]
+		w.step(Mended{Handle: h, Anew: w.next(2) == 0, Cause: []string{"", "", "no"}[w.next(3)]})
 	case len(w.alive) > 0:
 		w.workerActs(w.alive[w.next(len(w.alive))])
 	}

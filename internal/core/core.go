@@ -79,6 +79,9 @@ func Restore(s State) (*Core, error) {
 		c.handles[h.ID] = h
 		c.index(h)
 		c.arm(h.Linger, handleRef(h))
+		if h.Harm != nil {
+			c.arm(h.Harm.At, handleRef(h))
+		}
 	}
 	for i := range s.Gathers {
 		c.gathers[s.Gathers[i].ID] = &s.Gathers[i]
@@ -115,6 +118,10 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		c.bound(ev)
 	case BindFailed:
 		c.bindFailed(ev)
+	case Sabotaged:
+		c.sabotaged(ev)
+	case Mended:
+		c.mended(ev)
 	case Received:
 		if w := c.workers[ev.Worker]; w != nil {
 			c.received(w, ev.Envelope)
@@ -191,6 +198,10 @@ func (c *Core) expire(ref Ref) {
 		c.advance(p)
 	case RefHandle:
 		h := c.handles[proto.HandleID(ref.ID)]
+		if h.Harm != nil && h.Harm.At == h.deadline() {
+			c.harmDue(h)
+			return
+		}
 		h.Linger = 0
 		if !c.pinned(h) {
 			c.release(h, "linger is over")
@@ -217,7 +228,7 @@ func (c *Core) deadlineOf(ref Ref) Time {
 		}
 	case RefHandle:
 		if h := c.handles[proto.HandleID(ref.ID)]; h != nil {
-			return h.Linger
+			return h.deadline()
 		}
 	case RefGather:
 		if g := c.gathers[ref.ID]; g != nil {

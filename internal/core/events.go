@@ -93,6 +93,22 @@ type (
 		Handle proto.HandleID
 		Error  proto.Error
 	}
+	// Sabotaged means that a holder harmed the socket that all holders share.
+	Sabotaged struct {
+		Handle   proto.HandleID
+		Member   int    // which of its sockets, 0 but for handles with members
+		Shut     bool   // nobody can connect
+		Blocking bool   // who calls accept(2) waits in it, with whatever else it has to do
+		Since    Time   // when it was last seen in order; 0: the kernel told at once
+		What     string // for people: "backlog changed from 511 to 5"
+	}
+	// Mended answers Mend.
+	Mended struct {
+		Handle proto.HandleID
+		Bound  proto.Bound
+		Anew   bool   // by another socket: holders have one that is dead
+		Cause  string // why it could not be mended; "" = it was
+	}
 )
 
 // Exit says how a process ended.
@@ -118,3 +134,5 @@ func (LinkClosed) event()  {}
 func (LinkBroken) event()  {}
 func (BoundHandle) event() {}
 func (BindFailed) event()  {}
+func (Sabotaged) event()   {}
+func (Mended) event()      {}

@@ -141,7 +141,7 @@ func (c *Core) grant(w *Worker, h *Handle, req uint64) {
 	send := Send{Worker: w.ID, Handle: h.ID}
 	switch {
 	case proto.IsDispatched(h.Policy) && w.can(proto.FeatureHandover) && !proto.IsDatagram(h.Key.Network):
-		g.Policy = h.Policy
+		g.Policy, g.Tuned = h.Policy, !proto.IsUnix(h.Key.Network)
 	case h.hasMembers():
 		send.Members = c.membersFor(w, h)
 		if w.takesMembers(h) {
@@ -186,6 +186,7 @@ func (c *Core) dropHold(w *Worker, h *Handle) {
 func (c *Core) unhold(w *Worker, h *Handle) {
 	w.Holds = slices.DeleteFunc(w.Holds, func(id proto.HandleID) bool { return id == h.ID })
 	h.Holders--
+	h.left(w, c.now)
 	c.touch(workerRef(w), handleRef(h))
 }
 

@@ -51,6 +51,10 @@ func (v *invariants) after(t testing.TB, c *Core, ev Event, actions []Action) {
 			if !v.open[a.Handle] {
 				t.Fatalf("%s, which is not open", text(a))
 			}
+		case Mend:
+			if !v.open[a.Handle] {
+				t.Fatalf("%s, which is not open", text(a))
+			}
 		case Release:
 			if !v.open[a.Handle] {
 				t.Fatalf("handle %d released and not open", a.Handle)

@@ -215,6 +215,16 @@ func (d *driver) line(line string) string {
 		return d.step(BoundHandle{Handle: h.ID, Bound: proto.Bound{Address: addr, Backlog: h.Spec.Backlog}})
 	case "bindfailed":
 		return d.step(BindFailed{Handle: proto.HandleID(id), Error: proto.Error{Code: f[2], Errno: 98, Message: "cannot bind: " + f[2]}})
+	case "sabotaged": // sabotaged H what=TEXT [shut] [blocking] [member=M] [ago=TIME]
+		ev := Sabotaged{Handle: proto.HandleID(id), Shut: args["shut"] != "", Blocking: args["blocking"] != "", What: strings.ReplaceAll(args["what"], "_", " ")}
+		ev.Member, _ = strconv.Atoi(args["member"])
+		if ago, err := time.ParseDuration(args["ago"]); err == nil {
+			ev.Since = d.now.Add(-ago)
+		}
+		return d.step(ev)
+	case "mended": // mended H [anew] [cause=TEXT]
+		h, _ := d.c.Handle(proto.HandleID(id))
+		return d.step(Mended{Handle: h.ID, Bound: h.Bound, Anew: args["anew"] != "", Cause: args["cause"]})
 	case "scale":
 		d.ops++
 		return d.step(ScaleAsked{Op: d.ops, Pool: f[1], N: n})

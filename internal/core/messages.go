@@ -77,7 +77,7 @@ func (c *Core) hello(w *Worker, id uint64, m proto.Hello) {
 
 // knownFeatures keeps of what a worker says what means something.
 func knownFeatures(said []string) (known []string) {
-	for _, f := range []string{proto.FeatureHandover, proto.FeatureMembers, proto.FeatureLook} {
+	for _, f := range []string{proto.FeatureHandover, proto.FeatureMembers, proto.FeatureLook, proto.FeaturePass} {
 		if slices.Contains(said, f) {
 			known = append(known, f)
 		}
@@ -90,6 +90,7 @@ func (w *Worker) can(feature string) bool { return slices.Contains(w.Features, f
 func (c *Core) welcome(w *Worker) proto.Welcome {
 	m := proto.Welcome{Version: proto.Version, Epoch: c.m.Epoch, Pool: w.Pool, Slot: w.Slot, Worker: w.ID, Generation: w.Gen}
 	g := c.pools[w.Pool].generation(w.Gen)
+	m.MaxConnections = g.Spec.MaxConnections
 	for _, id := range g.Handles {
 		if h := c.handles[id]; h != nil {
 			m.Listeners = append(m.Listeners, proto.Endpoint{Name: g.nameOf(id), Network: h.Key.Network, Address: h.Bound.Address})

@@ -179,6 +179,10 @@ func text(a Action) string {
 		return fmt.Sprintf("policy %d %s", a.Handle, a.Policy)
 	case Relisten:
 		return fmt.Sprintf("relisten %d backlog=%d", a.Handle, a.Backlog)
+	case Rouse:
+		return fmt.Sprintf("rouse %d", a.Worker)
+	case Mend:
+		return fmt.Sprintf("mend %d", a.Handle)
 	case Release:
 		return fmt.Sprintf("release %d", a.Handle)
 	case Forget:
@@ -216,6 +220,7 @@ func changedText(a Changed) string {
 	add("from", a.From, a.From != "")
 	add("to", a.To, a.To != "")
 	add("attempt", a.Attempt, a.Attempt != 0)
+	add("took", a.Took, a.Took != 0 && a.What == WhatHandleMended)
 	add("delay", a.Delay.Round(10*time.Millisecond), a.Delay != 0)
 	add("cause", strconv.Quote(a.Cause), a.Cause != "")
 	add("result", strconv.Quote(a.Result), a.Result != "")

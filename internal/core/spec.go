@@ -62,6 +62,8 @@ type PoolSpec struct {
 	Restart     RestartPolicy    `json:"restart"`
 	Rollout     RolloutPolicy    `json:"rollout"`
 	StopSignal  int              `json:"stop_signal"`
+
+	MaxConnections int64 `json:"max_connections,omitempty"` // of a worker; 0 = any number
 }
 
 // Timeouts of a worker's life.

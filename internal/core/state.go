@@ -148,6 +148,8 @@ type Handle struct {
 	Linger     Time             `json:"linger,omitempty"` // closes then
 	Owner      string           `json:"owner,omitempty"`  // "web/0": the slot that has it alone; "" = shared
 	Members    []Member         `json:"members,omitempty"`
+	Left       []Left           `json:"left,omitempty"` // who gave it back of late, see suspects
+	Harm       *Harm            `json:"harm,omitempty"` // nil: nobody ever harmed it
 }
 
 // Member is one socket of a handle that has more than one, see members.go; the
@@ -273,6 +275,12 @@ func (w Worker) clone() Worker {
 
 func (h Handle) clone() Handle {
 	h.Waiters, h.Wishes, h.Members = slices.Clone(h.Waiters), slices.Clone(h.Wishes), slices.Clone(h.Members)
+	h.Left = slices.Clone(h.Left)
+	if h.Harm != nil {
+		hm := *h.Harm
+		hm.Stale = slices.Clone(hm.Stale)
+		h.Harm = &hm
+	}
 	return h
 }
 

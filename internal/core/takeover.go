@@ -55,6 +55,7 @@ func (c *Core) tookOver(ev TookOver) {
 			c.touch(handleRef(h))
 			c.do(Bind{Handle: h.ID, Spec: h.Spec, Policy: h.Policy})
 		}
+		c.mendAgain(h)
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.gathers)) {
 		if g := c.gathers[id]; g.Worker != 0 {

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -73,6 +74,36 @@ func inetOptions(spec proto.SocketSpec, p place) []option {
 		add("TCP_DEFER_ACCEPT", unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, spec.DeferAcceptSeconds)
 	}
 	return o
+}
+
+// keepAliveSeconds is the default of Go's net package, idle and between probes.
+const keepAliveSeconds = 15
+
+// Tune gives a listening TCP socket what Go's net package gives each connection
+// that it accepts, TCP_NODELAY and keep-alive probes, unless spec says otherwise:
+// connections inherit it (tcp(7)), and nobody has to set it on each of them. With
+// on false it takes back what spec does not ask for. Errors: those of
+// setsockopt(2).
+func Tune(fd int, spec proto.SocketSpec, on bool) error {
+	noDelay, keepAlive := on, on
+	if spec.NoDelay != nil {
+		noDelay = *spec.NoDelay
+	}
+	if spec.KeepAlive != nil {
+		keepAlive = *spec.KeepAlive
+	}
+	o := []option{
+		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, flag(noDelay)},
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, flag(keepAlive)},
+	}
+	if on {
+		o = append(o, option{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepAliveSeconds},
+			option{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, keepAliveSeconds})
+	}
+	if name, err := apply(fd, o); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 func bufferOptions(spec proto.SocketSpec) []option {

@@ -34,5 +34,8 @@ func Relisten(int, int) (int, error) { return 0, fdpass.ErrNotSupported }
 // Queue returns fdpass.ErrNotSupported.
 func Queue(int) (length, limit int, err error) { return 0, 0, fdpass.ErrNotSupported }
 
+// Tune returns fdpass.ErrNotSupported.
+func Tune(int, proto.SocketSpec, bool) error { return fdpass.ErrNotSupported }
+
 // Unlink returns fdpass.ErrNotSupported.
 func Unlink(proto.Bound) error { return fdpass.ErrNotSupported }
