@@ -26,11 +26,13 @@ type channel struct {
 	conn *fdpass.Conn
 	addr net.Addr
 	tcp  bool
+	raw  bool   // connections come without the options that they shall have
 	page *int64 // how many are open, for the master to read; lives as long as the process
 
 	mu    sync.Mutex    // one Accept at a time reads
 	ready []*handedConn // answered for; the collector closes what nobody takes
 	left  atomic.Int32  // len(ready)
+	taken chan struct{} // capacity 1: next has read, see watch
 	full  bool          // refused some, and has not said that there is room again
 	buf   [proto.HandoverSize + 1]byte
 }
@@ -48,7 +50,7 @@ func newChannel(file, page *fdpass.File, g proto.Grant) (*channel, error) {
 		_ = unix.Munmap(mem)
 		return nil, err
 	}
-	c := &channel{conn: conn, page: (*int64)(unsafe.Pointer(&mem[0])), tcp: !proto.IsUnix(g.Network)}
+	c := &channel{conn: conn, taken: make(chan struct{}, 1), page: (*int64)(unsafe.Pointer(&mem[0])), tcp: !proto.IsUnix(g.Network), raw: !g.Tuned}
 	if !c.tcp {
 		c.addr = &net.UnixAddr{Name: g.Address, Net: g.Network}
 	} else if a, err := net.ResolveTCPAddr("tcp", g.Address); err == nil {
@@ -127,6 +129,14 @@ func (c *channel) refuse() error {
 	return os.NewSyscallError("recvmsg", unix.EMFILE)
 }
 
+// room tells the master that the worker may have connections again. It does not
+// block: a master that has not read what was said before will look when it does.
+func (c *channel) room() {
+	var b [proto.HandoverSize]byte
+	proto.Verdict{What: proto.Room}.Put(b[:])
+	_ = c.conn.TrySend(b[:])
+}
+
 // say answers the master; it changes buf.
 func (c *channel) say(v proto.Verdict) error {
 	v.Put(c.buf[:proto.HandoverSize])
@@ -181,6 +191,8 @@ func newHandedConn(f *fdpass.File, c *channel) *handedConn {
 	network := "unix"
 	if c.tcp {
 		network = "tcp"
+	}
+	if c.tcp && c.raw {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, keepAliveSeconds)

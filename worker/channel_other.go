@@ -5,6 +5,7 @@ package worker
 import (
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +29,13 @@ func newChannel(file, page *fdpass.File, _ proto.Grant) (*channel, error) {
 
 func (c *channel) count(int64)                           {}
 func (c *channel) has() bool                             { return false }
+func (c *channel) waits() bool                           { return false }
+func (c *channel) next() (*handedConn, bool)             { return nil, false }
+func (c *channel) watch(func(), <-chan struct{})         {}
+func (c *channel) show(*atomic.Int64)                    {}
+func (c *channel) room()                                 {}
 func (c *channel) accept() (*handedConn, error)          { return nil, os.ErrClosed }
 func (c *channel) SetDeadline(time.Time) error           { return fdpass.ErrNotSupported }
 func (c *channel) SyscallConn() (syscall.RawConn, error) { return nil, fdpass.ErrNotSupported }
 func (c *handedConn) count() *tally                      { return &c.tally }
+func (c *handedConn) file() *os.File                     { return nil }

@@ -30,6 +30,7 @@ type unixConn struct {
 // tally is a connection's part in the counts.
 type tally struct {
 	l      *listener
+	handed bool // by the supervisor, not the kernel
 	closed atomic.Bool
 	asked  atomic.Bool // an HTTP request is being answered: see linger
 }
@@ -60,7 +61,7 @@ func (t *tally) close(c halfCloser) error {
 		return nil
 	}
 	err := c.Close()
-	t.l.leave()
+	t.l.leave(t)
 	return err
 }
 
@@ -71,7 +72,7 @@ func (t *tally) close(c halfCloser) error {
 // hijacked is the application's. It ends with the client's own close, or by lingerTime, and the
 // connection counts as open so long, so that the drain waits for it.
 func (t *tally) linger(c halfCloser) {
-	defer t.l.leave()
+	defer t.l.leave(t)
 	defer func() { _ = c.Close() }()
 	if c.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
 		return

@@ -18,6 +18,9 @@ var (
 	ErrDraining = errors.New("worker: draining")
 	// ErrStandAlone means that only a supervisor could do what was asked for.
 	ErrStandAlone = errors.New("worker: not supervised")
+	// ErrTouched means that a connection cannot be passed on: something was read from
+	// it or written to it, or may have been.
+	ErrTouched = errors.New("worker: the connection was touched")
 	// ErrDeadline means that a drain ended with connections still open.
 	ErrDeadline = errors.New("worker: drain deadline passed")
 )
@@ -25,7 +28,7 @@ var (
 // Error is a request that the supervisor refused. It unwraps to the errno when
 // there is one: errors.Is(err, syscall.EADDRINUSE).
 type Error struct {
-	Op      string // "listen", "connections"
+	Op      string // "listen", "connections", "pass"
 	Network string
 	Address string // as asked for, or the name of a configured listener
 	Code    string // an errno's name or one of the codes of docs/protocol.md

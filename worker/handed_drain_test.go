@@ -44,7 +44,8 @@ func newHanding(t *testing.T) *handing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Add(1, own, dispatch.RoundRobin); err != nil {
+	d.Add(1, dispatch.RoundRobin)
+	if err := d.AddSocket(1, own); err != nil {
 		t.Fatal(err)
 	}
 	return &handing{t: t, d: d, addr: b.Address}
@@ -67,7 +68,7 @@ func (h *handing) channel(worker uint64) (channel, page *fdpass.File, err error)
 	if err := errors.Join(derr, nerr, ferr, unix.Ftruncate(mem, 4096)); err != nil {
 		return nil, nil, err
 	}
-	return channel, page, h.d.Join(1, worker, int(worker), end, ours, true)
+	return channel, page, h.d.Join(1, dispatch.Member{Worker: worker, Slot: int(worker), Channel: end, Page: ours, Admitted: true})
 }
 
 func (h *handing) grant() proto.Grant {

@@ -49,7 +49,10 @@ func (w *Worker) ListenName(ctx context.Context, name string, opts ...ListenOpti
 
 // ListenPacket is Listen for datagrams: network "udp", "udp4", "udp6" or
 // "unixgram". The result embeds a *net.UDPConn or *net.UnixConn. A datagram
-// socket is always shared, and each datagram goes to one of its holders.
+// socket is always shared, or one of the slot's own where the listener's policy is
+// reuse_port, and each datagram goes to one of its holders. A worker that drains
+// should read on for a moment, say 50 ms, before it closes a socket of its own:
+// what is in its queue is for nobody else.
 func (w *Worker) ListenPacket(ctx context.Context, network, address string, opts ...ListenOption) (net.PacketConn, error) {
 	if !proto.IsDatagram(network) {
 		return nil, net.UnknownNetworkError(network)
@@ -85,6 +88,7 @@ func (w *Worker) listen(ctx context.Context, m proto.Listen) (net.Listener, erro
 		w.tellClosed(g.Handle)
 		return nil, fmt.Errorf("cannot use the socket granted for %s %s: %w", g.Network, g.Address, err)
 	}
+	l.handle = g.Handle
 	w.keep(g.Handle, l)
 	return l, nil
 }
@@ -127,7 +131,7 @@ func (w *Worker) granted(a answer, g proto.Grant) (*listener, error) {
 
 // spec makes the request for an address as people write it.
 func spec(ctx context.Context, network, address string, o listenOptions) (proto.Listen, error) {
-	m := proto.Listen{Network: network, Backlog: o.backlog, Exclusive: o.exclusive, IPv6Only: o.ipv6Only,
+	m := proto.Listen{Network: network, Backlog: o.backlog, Exclusive: o.exclusive, IPv6Only: o.ipv6Only, Policy: o.policy,
 		Mode: o.mode, ReadableAll: o.readableAll, WritableAll: o.writableAll}
 	if proto.IsUnix(network) {
 		m.Address = address

@@ -5,10 +5,13 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/f72e338e/supervisord/internal/proto"
 )
 
 // When a server drains, connections that the kernel had queued are still taken,
@@ -36,10 +39,14 @@ type listener struct {
 	hand  *channel
 	turn  *turnstile  // of a socket that other workers have too
 	page  *memberPage // of reuse_port
-	spare spares      // sockets beside the one, of reuse_port
+	spare spares      // sockets beside the one, of reuse_port, and what others passed on
 	given func()      // gives the socket back; called once
-	once  sync.Once
-	err   error
+
+	handle proto.HandleID // 0: the supervisor does not know it
+	shown  atomic.Pointer[channel]
+
+	once sync.Once
+	err  error
 
 	closing chan struct{} // closed by Close
 	open    atomic.Int64
@@ -74,14 +81,13 @@ func (l *listener) Accept() (net.Conn, error) {
 	for l.mayAccept() {
 		c, err := l.accept()
 		if err == nil {
-			l.enter()
+			l.enter(c)
 			return c, nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
 		}
-		if l.spare.woke() {
-			_ = l.SetDeadline(l.until())
+		if l.woke() {
 			continue
 		}
 		if !l.retired.Load() {
@@ -91,7 +97,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	l.spare.end()
 	if c := l.spare.take(); c != nil {
-		l.enter()
+		l.enter(c)
 		return c, nil
 	}
 	_ = l.Close()
@@ -101,7 +107,7 @@ func (l *listener) Accept() (net.Conn, error) {
 // mayAccept waits for room, and is false when the listener is retired and has
 // taken what it was to take. What was handed over belongs to nobody else any more.
 func (l *listener) mayAccept() bool {
-	if l.hand != nil && l.hand.has() {
+	if l.owes() {
 		return true
 	}
 	if !l.w.waitRoom(l) {
@@ -112,6 +118,9 @@ func (l *listener) mayAccept() bool {
 
 func (l *listener) accept() (net.Conn, error) {
 	if c := l.spare.take(); c != nil {
+		return c, nil
+	}
+	if c := l.passed(); c != nil {
 		return c, nil
 	}
 	if l.hand == nil || !l.hand.has() {
@@ -132,7 +141,7 @@ func (l *listener) acceptFrom() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.tally.l = l
+		h.tally.l, h.tally.handed = l, true
 		return h, nil
 	case l.tcp != nil:
 		t, err := l.tcp.AcceptTCP()
@@ -158,30 +167,52 @@ func (l *listener) Close() error {
 		close(l.closing)
 		l.err = l.streamListener.Close()
 		l.spare.close()
+		l.spare.closeChannels()
 		l.given()
 	})
 	return l.err
 }
 
 // enter counts a connection in.
-func (l *listener) enter() {
-	l.page.accepted()
+func (l *listener) enter(c net.Conn) {
+	if !tallyOf(c).handed {
+		l.page.accepted() // of what the kernel gave it, see package steer
+	}
 	l.open.Add(1)
+	l.show()
 	l.w.open.Add(1)
 	l.w.accepted.Add(1)
 	l.w.changed()
 }
 
 // leave counts a connection out.
-func (l *listener) leave() {
+func (l *listener) leave(t *tally) {
+	full := l.w.isFull()
 	if l.hand != nil {
 		l.hand.count(-1)
 	}
-	l.page.closed()
+	if !t.handed {
+		l.page.closed()
+	}
+	left := l.open.Add(-1)
+	l.show()
 	l.w.left()
+	if full {
+		l.room()
+	}
 	l.w.changed()
-	if l.open.Add(-1) == 0 && l.retired.Load() {
+	if left == 0 && l.retired.Load() {
 		l.signal()
+	}
+}
+
+// room tells the supervisor that connections may be handed over again.
+func (l *listener) room() {
+	if l.hand != nil {
+		l.hand.room()
+	}
+	if c := l.shown.Load(); c != nil {
+		c.room()
 	}
 }
 
@@ -220,7 +251,7 @@ func (l *listener) until() time.Time {
 
 // queued reports whether a connection waits to be accepted.
 func (l *listener) queued() bool {
-	if l.hand != nil && l.hand.has() || l.spare.any() {
+	if l.owes() || l.spare.any() || slices.ContainsFunc(l.spare.listed(), (*channel).waits) {
 		return true
 	}
 	raw, err := l.SyscallConn()

@@ -18,9 +18,10 @@ const patience = 10 * time.Second
 
 // master is the other end of a worker's link, played by the test.
 type master struct {
-	t    *testing.T
-	conn *link.Conn
-	in   chan proto.Envelope // closed at the end of the link
+	t     *testing.T
+	conn  *link.Conn
+	in    chan proto.Envelope // closed at the end of the link
+	files chan *fdpass.File   // that came along; closed with the test
 }
 
 // supervised returns a worker with a master that reads and has not said welcome.
@@ -31,7 +32,11 @@ func supervised(t *testing.T, opts ...JoinOption) (*Worker, *master) {
 	go func() {
 		defer close(m.in)
 		for {
-			e, _, err := m.conn.Recv()
+			e, files, err := m.conn.Recv()
+			for _, f := range files {
+				m.files <- f
+				t.Cleanup(func() { _ = f.Close() })
+			}
 			if err != nil && !link.IsProtocol(err) {
 				return
 			}
@@ -48,7 +53,7 @@ func silent(t *testing.T, opts ...JoinOption) (*Worker, *master) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &master{t: t, conn: link.New(a, 0)}
+	m := &master{t: t, conn: link.New(a, 1), files: make(chan *fdpass.File, 64)}
 	w := newWorker(link.New(b, fdpass.MaxFiles), opts)
 	t.Cleanup(func() { _ = m.conn.Close(); _ = w.Close() })
 	return w, m

@@ -38,6 +38,7 @@ type listenOptions struct {
 	backlog                  int
 	exclusive, ipv6Only      bool
 	reusePort                bool
+	policy                   string
 	mode                     *uint32
 	readableAll, writableAll bool
 }
@@ -75,6 +76,12 @@ func IPv6Only() ListenOption { return func(o *listenOptions) { o.ipv6Only = true
 // are reset: a listener with policy = "reuse_port" is kept by the supervisor and
 // has no such gap. Linux only.
 func ReusePort() ListenOption { return func(o *listenOptions) { o.reusePort = true } }
+
+// Policy says how connections reach the workers that ask for the address: "shared",
+// "round_robin", "least_connections", "source_hash" or "reuse_port". The first
+// worker that asks for a socket decides. Default "shared". A configured listener has
+// its own.
+func Policy(name string) ListenOption { return func(o *listenOptions) { o.policy = name } }
 
 // Mode sets the permission bits of a Unix socket's path.
 func Mode(perm fs.FileMode) ListenOption {

@@ -37,6 +37,11 @@ func (w *Worker) receive(e proto.Envelope, files []*fdpass.File) {
 	case proto.Member:
 		w.member(m, files)
 		return
+	case proto.Channel:
+		w.channel(m, files)
+		return
+	case proto.Passed:
+		w.answer(e.Re, answer{body: m})
 	case proto.Look:
 		w.look(m.Handle)
 	case proto.Welcome:
@@ -90,7 +95,14 @@ func (w *Worker) repeat() {
 	}
 	slices.Sort(ids)
 	for _, id := range ids {
-		w.push(outgoing{e: proto.Envelope{ID: id, Body: w.pending[id].body}})
+		r := w.pending[id]
+		if _, ok := r.body.(proto.Pass); ok {
+			// Never twice: the old master may have given the connection away.
+			delete(w.pending, id)
+			r.answer <- answer{err: errReplaced}
+			continue
+		}
+		w.push(outgoing{e: proto.Envelope{ID: id, Body: r.body}})
 	}
 	switch w.state {
 	case proto.StateReady:
@@ -102,18 +114,21 @@ func (w *Worker) repeat() {
 		w.push(outgoing{e: proto.Envelope{Body: proto.Status{Text: w.status}}})
 	}
 	for _, o := range old {
+		_ = o.file.Close()
 		if o.sent != nil {
 			w.push(o)
 		}
 	}
 }
 
+var errReplaced = errors.New("worker: pass: the supervisor was replaced")
+
 // hello queues the first message to a master; mu is held.
 func (w *Worker) hello() {
 	w.lastID++
 	w.helloID = w.lastID
 	m := proto.Hello{Client: w.options.client, Epoch: w.epoch, State: w.state,
-		Features: []string{proto.FeatureHandover, proto.FeatureMembers, proto.FeatureLook}}
+		Features: []string{proto.FeatureHandover, proto.FeatureMembers, proto.FeatureLook, proto.FeaturePass}}
 	for v := proto.MinVersion; v <= proto.Version; v++ {
 		m.Versions = append(m.Versions, v)
 	}

@@ -13,6 +13,7 @@ import (
 type request struct {
 	body   proto.Message
 	answer chan answer // capacity 1
+	sent   bool        // it is out of the queue, and may be acted upon
 }
 
 type answer struct {
@@ -23,11 +24,12 @@ type answer struct {
 	err  error
 }
 
-// holding is what the worker has of a handle. A member that comes before the
-// listener is made waits for it.
+// holding is what the worker has of a handle. A member or channel that comes before
+// the listener is made waits for it.
 type holding struct {
-	l     *listener
-	early []*fdpass.File
+	l       *listener
+	early   []*fdpass.File
+	channel []*fdpass.File // of a channel: itself and its page
 }
 
 // close closes the files of an answer that nobody wants any more.
@@ -40,42 +42,64 @@ func (a answer) close() {
 // ask sends a request and waits for its answer. Errors: *Error, ErrLost,
 // ErrClosed, ctx's.
 func (w *Worker) ask(ctx context.Context, body proto.Message) (answer, error) {
+	_, a, err := w.askWith(ctx, body, nil)
+	return a, err
+}
+
+// askWith is ask with a file that goes along, or nil; it is taken. sent reports
+// whether the supervisor may have seen the request.
+func (w *Worker) askWith(ctx context.Context, body proto.Message, file *fdpass.File) (sent bool, a answer, err error) {
 	w.mu.Lock()
 	if err := w.usable(); err != nil {
 		w.mu.Unlock()
-		return answer{}, err
+		_ = file.Close()
+		return false, answer{}, err
 	}
 	w.lastID++
 	id, r := w.lastID, &request{body: body, answer: make(chan answer, 1)}
 	w.pending[id] = r
-	w.push(outgoing{e: proto.Envelope{ID: id, Body: body}})
+	w.push(outgoing{e: proto.Envelope{ID: id, Body: body}, file: file})
 	w.mu.Unlock()
 	select {
-	case a := <-r.answer:
-		return a, a.err
+	case a = <-r.answer:
 	case <-ctx.Done():
-		w.abandon(id, r)
-		return answer{}, fmt.Errorf("worker: %s: no answer from the supervisor: %w", body.Type(), ctx.Err())
+		a = w.abandon(id, r)
+		if a.body == nil && a.err == nil {
+			a.err = fmt.Errorf("worker: %s: no answer from the supervisor: %w", body.Type(), ctx.Err())
+		}
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return r.sent, a, a.err
 }
 
-// abandon forgets a request. What is granted to it all the same is given back.
-func (w *Worker) abandon(id uint64, r *request) {
+// abandon forgets a request, and returns its answer if that came meanwhile. What is
+// granted to it all the same is given back.
+func (w *Worker) abandon(id uint64, r *request) (a answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.pending[id] == r {
 		delete(w.pending, id)
-		for i := range w.queue {
-			if w.queue[i].e.ID == id {
-				w.queue = append(w.queue[:i:i], w.queue[i+1:]...)
-				break
-			}
-		}
-		return
+		w.unqueue(id)
+		return a
 	}
-	if a := <-r.answer; a.file != nil {
+	a = <-r.answer
+	if g, ok := a.body.(proto.Grant); ok {
 		a.close()
-		w.release(a.body.(proto.Grant).Handle)
+		w.release(g.Handle)
+		return answer{}
+	}
+	return a
+}
+
+// unqueue drops a request that was not sent; mu is held.
+func (w *Worker) unqueue(id uint64) {
+	for i := range w.queue {
+		if w.queue[i].e.ID == id {
+			_ = w.queue[i].file.Close()
+			w.queue = append(w.queue[:i:i], w.queue[i+1:]...)
+			return
+		}
 	}
 }
 
@@ -107,6 +131,9 @@ func (w *Worker) fail(re uint64, m proto.Error) {
 func (w *Worker) failPending(err error) {
 	for id, r := range w.pending {
 		delete(w.pending, id)
+		if _, ok := r.body.(proto.Pass); ok {
+			w.unqueue(id) // its caller goes on with the connection
+		}
 		r.answer <- answer{err: err}
 	}
 }
@@ -173,13 +200,17 @@ func (w *Worker) member(m proto.Member, files []*fdpass.File) {
 // holds the listener of a handle, so that what comes for the handle finds it.
 func (w *Worker) keep(handle proto.HandleID, l *listener) {
 	w.mu.Lock()
-	var early []*fdpass.File
+	var early, channel []*fdpass.File
 	if h := w.holds[handle]; h != nil {
-		h.l, early, h.early = l, h.early, nil
+		h.l, early, channel = l, h.early, h.channel
+		h.early, h.channel = nil, nil
 	}
 	w.mu.Unlock()
 	for _, f := range early {
 		l.addSpare(f)
+	}
+	if channel != nil {
+		l.addChannel(channel[0], channel[1])
 	}
 }
 
@@ -197,6 +228,7 @@ func (w *Worker) look(handle proto.HandleID) {
 func (w *Worker) release(h proto.HandleID) {
 	if held := w.holds[h]; held != nil {
 		fdpass.CloseAll(held.early)
+		fdpass.CloseAll(held.channel)
 	}
 	delete(w.holds, h)
 	w.push(outgoing{e: proto.Envelope{Body: proto.Close{Handle: h}}})

@@ -63,6 +63,7 @@ type ServerOptions struct {
 	// application does not read stays in the kernel.
 	ReadBufferSize int
 	// PauseOnConnect lets a Socket begin paused: no byte is read before its Resume.
+	// Until then it can be given to another worker, see [Socket.PassOn].
 	PauseOnConnect bool
 	// NoDelay sets TCP_NODELAY on each connection; by default the net package
 	// turns it on.

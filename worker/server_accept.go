@@ -50,9 +50,7 @@ func (s *Server) hasRoom(per *period) bool {
 		case <-s.freed:
 		case <-per.stopping:
 			// What a supervisor handed over belongs to nobody else any more.
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return per.own.retired.Load() && per.own.hand != nil && per.own.hand.has()
+			return per.own.owes()
 		}
 	}
 	return true

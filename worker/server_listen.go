@@ -27,12 +27,13 @@ type ListenConfig struct {
 	Server   *Server      // another server that listens: both accept from one socket
 	File     *os.File     // a socket, borrowed; see ListenFD
 
-	Backlog     int  // see [Backlog]; 0: 511
-	Exclusive   bool // see [Exclusive]
-	IPv6Only    bool // see [IPv6Only]
-	ReusePort   bool // see [ReusePort]
-	ReadableAll bool // see [ReadableAll]
-	WritableAll bool // see [WritableAll]
+	Backlog     int    // see [Backlog]; 0: 511
+	Policy      string // see [Policy]
+	Exclusive   bool   // see [Exclusive]
+	IPv6Only    bool   // see [IPv6Only]
+	ReusePort   bool   // see [ReusePort]
+	ReadableAll bool   // see [ReadableAll]
+	WritableAll bool   // see [WritableAll]
 	Mode        *fs.FileMode
 }
 
@@ -126,7 +127,7 @@ func (s *Server) listenFD(ctx context.Context, fd uintptr, backlog int) error {
 // ListenWith is Listen with everything in one struct. Errors: as Listen, or the
 // method that it stands for; ErrBadListen when c contradicts itself.
 func (s *Server) ListenWith(ctx context.Context, c ListenConfig) error {
-	o := listenOptions{backlog: c.Backlog, exclusive: c.Exclusive, ipv6Only: c.IPv6Only, reusePort: c.ReusePort,
+	o := listenOptions{backlog: c.Backlog, exclusive: c.Exclusive, ipv6Only: c.IPv6Only, reusePort: c.ReusePort, policy: c.Policy,
 		readableAll: c.ReadableAll, writableAll: c.WritableAll}
 	if c.Mode != nil {
 		Mode(*c.Mode)(&o)

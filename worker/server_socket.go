@@ -24,6 +24,7 @@ type Socket struct {
 	ended   atomic.Bool  // the peer has finished, and so have we
 	writing atomic.Int32 // writes under way
 	gate    gate
+	passing touch
 
 	reading sync.Mutex    // buffer
 	buffer  *bufio.Reader // nil until the first Read, and without ReadBufferSize
@@ -55,7 +56,10 @@ func (c *Socket) Server() *Server { return c.server }
 
 // NetConn returns the connection below, which the Socket goes on owning. What is
 // read there misses what was read ahead, and the end of the stream.
-func (c *Socket) NetConn() net.Conn { return c.conn }
+func (c *Socket) NetConn() net.Conn {
+	c.passing.touch()
+	return c.conn
+}
 
 // Read reads as net.Conn has it. While the Socket is paused it waits. At the end
 // of the stream it returns io.EOF, and the Socket is closed unless the server has
@@ -80,6 +84,7 @@ func (c *Socket) Read(p []byte) (int, error) {
 }
 
 func (c *Socket) read(p []byte) (int, error) {
+	c.passing.touch()
 	size := c.server.options.ReadBufferSize
 	if size <= 0 {
 		return c.conn.Read(p)
@@ -107,6 +112,7 @@ func (c *Socket) WriteTo(w io.Writer) (n int64, err error) {
 		if c.ended.Load() {
 			return n, nil
 		}
+		c.passing.touch()
 		more, err := to.WriteTo(w)
 		n += more
 		if err == nil {
@@ -145,6 +151,7 @@ func (c *Socket) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (c *Socket) beginWrite() error {
+	c.passing.touch()
 	c.writing.Add(1)
 	if !c.ended.Load() {
 		return nil
@@ -174,6 +181,7 @@ func (c *Socket) peerEnded() {
 // CloseWrite ends our stream; the peer's goes on. Errors: those of the connection
 // below; errors.ErrUnsupported when it has no halves.
 func (c *Socket) CloseWrite() error {
+	c.passing.touch()
 	if half, ok := c.conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
@@ -230,6 +238,7 @@ func (c *Socket) SetWriteDeadline(t time.Time) error { return c.conn.SetWriteDea
 // SyscallConn gives access to the descriptor. Errors: errors.ErrUnsupported when
 // the connection below has none.
 func (c *Socket) SyscallConn() (syscall.RawConn, error) {
+	c.passing.touch()
 	if raw, ok := c.conn.(syscall.Conn); ok {
 		return raw.SyscallConn()
 	}
@@ -241,7 +250,10 @@ func (c *Socket) SyscallConn() (syscall.RawConn, error) {
 func (c *Socket) Pause() { c.gate.pause(c.conn) }
 
 // Resume undoes Pause and PauseOnConnect.
-func (c *Socket) Resume() { c.gate.resume(c.conn) }
+func (c *Socket) Resume() {
+	c.passing.touch()
+	c.gate.resume(c.conn)
+}
 
 // IsPaused reports whether reads wait for Resume.
 func (c *Socket) IsPaused() bool { return c.gate.shut.Load() }

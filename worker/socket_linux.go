@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -61,6 +62,23 @@ func adopt(fd uintptr, backlog int) (net.Listener, error) {
 		return nil, err
 	}
 	return fileListener(f)
+}
+
+// dupConn returns a second descriptor of a connection, owned by the caller.
+func dupConn(c syscall.Conn) (*fdpass.File, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var n int
+	var derr error
+	if err := raw.Control(func(fd uintptr) { n, derr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return nil, err
+	}
+	if derr != nil {
+		return nil, os.NewSyscallError("fcntl", derr)
+	}
+	return fdpass.NewFile(n), nil
 }
 
 // readable reports whether accept(2) on fd would not have to wait.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"syscall"
 
 	"github.com/f72e338e/supervisord/fdpass"
 )
@@ -19,6 +20,9 @@ func filePacketConn(f *fdpass.File) (net.PacketConn, error) {
 	_ = f.Close()
 	return nil, fdpass.ErrNotSupported
 }
+
+// dupConn needs more than the net package has on every system.
+func dupConn(syscall.Conn) (*fdpass.File, error) { return nil, errors.ErrUnsupported }
 
 // readable is not known here: a server that drains closes at once.
 func readable(uintptr) bool { return false }

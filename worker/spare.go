@@ -15,14 +15,18 @@ import (
 // reuse_port handle whose slot is gone. Little comes on them, what was under way
 // when they were left, so each has a goroutine, and Accept is woken by a deadline.
 type spares struct {
-	poked atomic.Bool
-	some  atomic.Bool // there are any: what most listeners look at
+	some atomic.Bool // there are any, or channels: what most listeners look at
 
 	mu    sync.Mutex
+	poked bool // Accept was woken by a deadline
 	list  []*net.TCPListener
 	conns []net.Conn // accepted, not taken yet
 	ended bool
 	wg    sync.WaitGroup
+
+	channels []*channel // see passed.go; replaced at a change
+	over     bool       // no more channels
+	watchers sync.WaitGroup
 }
 
 // addSpare takes a socket and accepts on it too.
@@ -57,8 +61,7 @@ func (l *listener) acceptSpare(from *net.TCPListener) {
 			s.mu.Lock()
 			s.conns = append(s.conns, l.tcpConn(c))
 			s.mu.Unlock()
-			s.poked.Store(true)
-			_ = l.SetDeadline(time.Unix(1, 0))
+			l.poke()
 		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed):
 			return
 		default: // EMFILE and the like
@@ -72,9 +75,6 @@ func (l *listener) acceptSpare(from *net.TCPListener) {
 		}
 	}
 }
-
-// woke reports whether a deadline was that of a spare's connection.
-func (s *spares) woke() bool { return s.some.Load() && s.poked.Swap(false) }
 
 func (s *spares) any() bool {
 	if !s.some.Load() {

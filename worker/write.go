@@ -3,8 +3,10 @@ package worker
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
+	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/proto"
 )
 
@@ -22,6 +24,7 @@ const (
 // there once at most.
 type outgoing struct {
 	e     proto.Envelope
+	file  *fdpass.File // goes along; owned
 	reply bool
 	sent  chan<- struct{} // when set, a mark: closed once everything before it was sent
 }
@@ -29,6 +32,7 @@ type outgoing struct {
 // push adds to the writer's queue; mu is held.
 func (w *Worker) push(o outgoing) {
 	if w.conn == nil || w.closed || w.err != nil {
+		_ = o.file.Close()
 		if o.sent != nil {
 			close(o.sent)
 		}
@@ -64,6 +68,7 @@ func (w *Worker) reply(e proto.Envelope) {
 // queueDrop empties the queue of a link that ended; mu is held.
 func (w *Worker) queueDrop() {
 	for _, o := range w.queue {
+		_ = o.file.Close()
 		if o.sent != nil {
 			close(o.sent)
 		}
@@ -148,6 +153,9 @@ func (w *Worker) next() (o outgoing, ok, end bool) {
 	}
 	o = w.queue[0]
 	w.queue = w.queue[1:]
+	if r := w.pending[o.e.ID]; r != nil {
+		r.sent = true
+	}
 	return o, true, false
 }
 
@@ -157,10 +165,33 @@ func (w *Worker) transmit(o outgoing) bool {
 		close(o.sent)
 		return true
 	}
+	if o.file != nil {
+		return w.transmitFile(o)
+	}
 	err := w.conn.Send(o.e)
 	if errors.Is(err, proto.ErrTooLarge) {
 		w.answer(o.e.ID, answer{err: err})
 		return true
 	}
 	return err == nil // the reader sees the end of the link too, and says why
+}
+
+// transmitFile sends a pass. That the kernel has too many descriptors on their way
+// fails this request, not the link.
+func (w *Worker) transmitFile(o outgoing) bool {
+	err := w.conn.Send(o.e, o.file)
+	_ = o.file.Close()
+	for _, errno := range []syscall.Errno{syscall.ETOOMANYREFS, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, errno) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if r := w.pending[o.e.ID]; r != nil {
+				delete(w.pending, o.e.ID)
+				r.sent = false
+				r.answer <- answer{err: err}
+			}
+			return true
+		}
+	}
+	return err == nil
 }

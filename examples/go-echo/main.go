@@ -48,7 +48,7 @@ func run(ctx context.Context, tcp, unix string) error {
 	}
 	var open sync.WaitGroup
 	for _, l := range []net.Listener{tl, ul} {
-		go accept(l, &open)
+		open.Go(func() { accept(l, &open) }) // what is accepted by then is waited for, too
 	}
 	fmt.Println("server bound")
 	if err := w.Ready(); err != nil {

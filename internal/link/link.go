@@ -25,8 +25,7 @@ type Conn struct {
 	buf      []byte
 }
 
-// New takes c. maxFiles is how many files a received message may carry: 0 in
-// the master, which expects none from a worker.
+// New takes c. maxFiles is how many files a received message may carry.
 func New(c *fdpass.Conn, maxFiles int) *Conn { return &Conn{c: c, maxFiles: maxFiles} }
 
 // Send encodes and sends e with the files, which it borrows. It blocks while the
@@ -43,15 +42,15 @@ func (c *Conn) Send(e proto.Envelope, files ...*fdpass.File) error {
 //
 // When the message broke the protocol but the link goes on, [IsProtocol] holds
 // for the error, no file is returned, and the Envelope has the sender's ID if it
-// could be read; with fdpass.ErrFilesLost it is whole, so that the request which
-// the lost files answered can be failed. io.EOF means the peer is gone. Other
-// errors: those of fdpass.Conn.Recv.
+// could be read; with fdpass.ErrFilesLost and ErrTooManyFiles it is whole, so that
+// the request which the files belong to can be failed. io.EOF means the peer is
+// gone. Other errors: those of fdpass.Conn.Recv.
 func (c *Conn) Recv() (proto.Envelope, []*fdpass.File, error) {
 	if c.buf == nil {
 		c.buf = make([]byte, proto.MaxMessage)
 	}
 	n, files, err := c.c.Recv(c.buf, c.maxFiles)
-	if errors.Is(err, fdpass.ErrFilesLost) {
+	if errors.Is(err, fdpass.ErrFilesLost) || errors.Is(err, fdpass.ErrTooManyFiles) {
 		// The length is lost with the files, but a JSON value ends by itself.
 		var first json.RawMessage
 		if json.NewDecoder(bytes.NewReader(c.buf)).Decode(&first) == nil {

@@ -36,6 +36,7 @@ const (
 	FeatureHandover = "handover" // a grant with a channel; without it every grant carries a socket
 	FeatureMembers  = "members"  // a grant with several sockets and a page, and Member
 	FeatureLook     = "look"     // Look
+	FeaturePass     = "pass"     // Channel: what others passed on is taken
 )
 
 // States a worker reports in hello.
@@ -100,6 +101,11 @@ type (
 	Connections struct {
 		TimeoutMS int64 `json:"timeout_ms,omitempty"` // 0 = 1000
 	}
+	// Pass gives a connection that the worker accepted and has not touched to another
+	// worker of the handle. It carries the connection; the answer is Passed, or Error.
+	Pass struct {
+		Handle HandleID `json:"handle"`
+	}
 )
 
 // Messages from the master.
@@ -129,6 +135,7 @@ type (
 		Name    string   `json:"name,omitempty"`
 		Policy  string   `json:"policy,omitempty"` // "" = the socket is shared: the worker accepts on it
 		Sockets int      `json:"sockets,omitempty"`
+		Tuned   bool     `json:"tuned,omitempty"` // connections come with TCP_NODELAY and keep-alive as they shall be
 	}
 	// Member brings one more socket of a handle that the worker holds, to accept on
 	// as well: the slot that had it is gone.
@@ -140,6 +147,13 @@ type (
 	Look struct {
 		Handle HandleID `json:"handle"`
 	}
+	// Channel brings a channel and a page, on which connections that others passed on
+	// are handed over, beside the handle's own way.
+	Channel struct {
+		Handle HandleID `json:"handle"`
+	}
+	// Passed answers Pass: the connection is the worker's no more.
+	Passed struct{}
 	// Error answers any request that failed, or a message that is not understood.
 	Error struct {
 		Code    string `json:"code"`            // an errno's name, or one of the codes below
@@ -206,6 +220,9 @@ func (Ping) Type() string        { return "ping" }
 func (Pong) Type() string        { return "pong" }
 func (Member) Type() string      { return "member" }
 func (Look) Type() string        { return "look" }
+func (Pass) Type() string        { return "pass" }
+func (Passed) Type() string      { return "passed" }
+func (Channel) Type() string     { return "channel" }
 
 // decoders holds every message type; Encode and Decode know no other list.
 var decoders = map[string]func([]byte) (Message, error){
@@ -228,6 +245,9 @@ var decoders = map[string]func([]byte) (Message, error){
 	Pong{}.Type():        decode[Pong],
 	Member{}.Type():      decode[Member],
 	Look{}.Type():        decode[Look],
+	Pass{}.Type():        decode[Pass],
+	Passed{}.Type():      decode[Passed],
+	Channel{}.Type():     decode[Channel],
 }
 
 func decode[M Message](data []byte) (Message, error) {

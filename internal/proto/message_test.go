@@ -18,10 +18,11 @@ func full() []Envelope {
 		Close{Handle: 1<<64 - 1}, Ready{}, Draining{Reason: "r"}, Status{Text: "\"quoted\" \u2028 \x00 text"}, Heartbeat{}, counts,
 		Connections{TimeoutMS: 5},
 		Welcome{Version: 1, Epoch: 2, Pool: "p", Slot: 3, Worker: 4, Generation: 5, Listeners: []Endpoint{{"n", "tcp", "a"}}},
-		Grant{Handle: 1, Network: "tcp", Address: "a", Backlog: 2, Name: "n"},
+		Grant{Handle: 1, Network: "tcp", Address: "a", Backlog: 2, Name: "n", Policy: "p", Sockets: 3, Tuned: true},
 		Error{Code: "EACCES", Errno: 13, Message: "m"}, Count{},
 		Conns{Total: 1, Workers: []WorkerConns{{1, 2, 3}}, Missing: []WorkerID{4}},
 		Drain{DeadlineMS: 1, Reason: "r"}, Ping{}, Pong{}, Member{Handle: 1}, Look{Handle: 1},
+		Pass{Handle: 1}, Passed{}, Channel{Handle: 1},
 	}
 	var list []Envelope
 	for i, b := range bodies {

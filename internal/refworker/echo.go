@@ -1,6 +1,7 @@
 package refworker
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -11,8 +12,13 @@ import (
 // maxDatagram is the largest datagram of UDP over IPv4 with room to spare.
 const maxDatagram = 64 << 10
 
-// serveEcho sends back what it receives. To drain it closes its listeners and
-// lets the connections go on until they end, or until the deadline.
+// readOn is for how long datagrams are read once the worker drains: what is in the
+// queue of a reuse_port socket, or under way to it, is for no other worker.
+const readOn = 50 * time.Millisecond
+
+// serveEcho sends back what it receives. To drain it closes its listeners, reads on
+// for a moment where there are datagrams, and lets the connections go on until they
+// end, or until the deadline.
 func (r *reference) serveEcho(sigs <-chan os.Signal) error {
 	var conns sync.WaitGroup
 	ended := make(chan error, len(r.streams)+len(r.packets))
@@ -37,7 +43,7 @@ func (r *reference) serveEcho(sigs <-chan os.Signal) error {
 		_ = l.Close()
 	}
 	for _, p := range r.packets {
-		_ = p.Close()
+		_ = p.SetReadDeadline(time.Now().Add(readOn))
 	}
 	for ; running > 0; running-- {
 		<-ended // no connection is added from here on
@@ -73,8 +79,8 @@ func packetEcho(p net.PacketConn) error {
 	buf := make([]byte, maxDatagram)
 	for {
 		n, from, err := p.ReadFrom(buf)
-		if isClosed(err) {
-			return nil
+		if isClosed(err) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return p.Close()
 		}
 		if err != nil {
 			return err
