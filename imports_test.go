@@ -31,6 +31,7 @@ const (
 	cobra  = "github.com/spf13/cobra"
 	procfs = "github.com/prometheus/procfs"
 	btree  = "github.com/tidwall/btree"
+	ebpf   = "github.com/cilium/ebpf"
 )
 
 // imports is the architecture. Arrows run one way: commands know the master, the
@@ -53,6 +54,8 @@ var imports = map[string]rule{
 		why: "public, and part of every Go worker: messages with files, knows no message of ours"},
 	"internal/dispatch": {project: []string{"fdpass", "internal/proto"}, foreign: []string{unix},
 		why: "hands connections to workers; knows no process and no configuration"},
+	"internal/steer": {project: []string{"fdpass"}, foreign: []string{unix, ebpf, ebpf + "/asm", ebpf + "/btf"},
+		why: "steers between SO_REUSEPORT sockets; knows no worker and no message. btf, because the verifier looks at a function apart only when it has a type"},
 	"internal/link": {project: []string{"fdpass", "internal/proto"},
 		why: "the messages of proto over fdpass, nothing more"},
 	"internal/socket": {project: []string{"fdpass", "internal/proto"}, foreign: []string{unix},
@@ -74,7 +77,7 @@ var imports = map[string]rule{
 	"internal/api": {why: "types and client of the control API: a client needs no part of the master"},
 	"master": {
 		project: []string{"config", "fdpass", "internal/api", "internal/core", "internal/dispatch", "internal/link", "internal/nodeipc",
-			"internal/proc", "internal/proto", "internal/socket", "internal/socket/owner", "systemd"},
+			"internal/proc", "internal/proto", "internal/socket", "internal/socket/owner", "internal/steer", "systemd"},
 		foreign: []string{unix, hclog, btree, procfs},
 		why:     "the shell carries out what the core decides: it alone knows all parts, and only commands know it; btree publishes a snapshot without copying all of it"},
 	"cmd/supervisord": {
@@ -89,8 +92,14 @@ var imports = map[string]rule{
 
 	"bench/load":  {foreign: []string{unix}, why: "measures any server from outside: must not share code with what it measures"},
 	"bench/plain": {why: "the measure of comparison: no supervisor, and nothing of one"},
+	"bench/compare": {project: []string{"bench/load", "internal/api", "internal/testkit"}, foreign: []string{unix},
+		why: "drives the built daemon and its peers from outside, and puts load on them"},
+	"bench/compare/server": {project: []string{"worker"}, foreign: []string{unix},
+		why: "what bench/compare measures: one handler, under supervision and without; the clock of a thread is in unix"},
 	"bench/soak": {project: []string{"bench/load", "internal/api", "internal/testkit"},
 		why: "drives the built daemon from outside and puts load on it"},
+	"bench/soak/recorder": {project: []string{"worker"}, foreign: []string{unix},
+		why: "a worker that writes down what it is given: of ours the public package only"},
 	"bench/loadgen": {project: []string{"bench/load"}, why: "the command of bench/load"},
 }
 

@@ -116,7 +116,7 @@ func (m *Master) tryRestart(pool string, op core.OpID, done func(api.Result)) (b
 		}
 	}
 	for name, r := range running {
-		spec, err := m.launches.planPool(r.pool, r.dispatched...)
+		spec, err := m.launches.planPool(r.pool, r.ways...)
 		if err != nil {
 			drop()
 			m.call(func() { delete(m.replies, op) })

@@ -69,7 +69,7 @@ func (m *Master) logEvent(c core.Changed, e api.Event) {
 	}
 	add("attempt", c.Attempt, c.Attempt != 0)
 	add("delay", c.Delay.Round(time.Millisecond), c.Delay != 0)
-	add("took", c.Took.Round(time.Millisecond), c.Took != 0)
+	add("took", rounded(c.Took), c.Took != 0)
 	add("cause", c.Cause, c.Cause != "")
 	if c.Result != "" && !strings.HasPrefix(c.Result, "exited with code") && !strings.HasPrefix(c.Result, "killed by") {
 		kv = append(kv, "result", c.Result)
@@ -84,6 +84,14 @@ func (m *Master) logEvent(c core.Changed, e api.Event) {
 	default:
 		m.log.Error(c.What, kv...)
 	}
+}
+
+// rounded leaves of a time what people want to read.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Millisecond {
+		return d.Round(time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
 }
 
 func eventOf(c core.Changed) api.Event {

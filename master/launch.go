@@ -26,13 +26,13 @@ import (
 // turned, or a file that is replaced, changes nothing for a generation that
 // runs, and a rollback starts what it started before.
 type launch struct {
-	pool       config.Pool
-	dir        *fdpass.File // nil where the directory differs from worker to worker
-	exe        *fdpass.File // nil when it was not found, or is no binary: then the path counts
-	id         identity     // of the executable
-	dispatched []string     // listeners of the pool that the master dispatches
-	user       []string     // HOME, USER and LOGNAME of the pool's user; nil without one
-	path       string       // of the executable, for a look whether it is still the same
+	pool config.Pool
+	dir  *fdpass.File // nil where the directory differs from worker to worker
+	exe  *fdpass.File // nil when it was not found, or is no binary: then the path counts
+	id   identity     // of the executable
+	ways []string     // how connections of the pool's listeners reach it, see waysOf
+	user []string     // HOME, USER and LOGNAME of the pool's user; nil without one
+	path string       // of the executable, for a look whether it is still the same
 }
 
 // identity tells whether a file is the same as before.
@@ -89,7 +89,7 @@ func (l *launches) plan(cfg *config.Config) (core.Config, error) {
 		out.Listeners = append(out.Listeners, ln)
 	}
 	for i := range cfg.Pools {
-		spec, err := l.planPool(cfg.Pools[i], dispatchedOf(cfg, cfg.Pools[i].Listeners)...)
+		spec, err := l.planPool(cfg.Pools[i], waysOf(cfg, cfg.Pools[i].Listeners)...)
 		if err != nil {
 			for _, p := range out.Pools {
 				l.forget(p.Launch)
@@ -111,22 +111,26 @@ func maxHandles() int {
 	return int(min(lim.Cur/4, 1<<20))
 }
 
-// dispatchedOf returns those of the listeners whose connections the master hands
-// over. A worker holds something else of them than of a shared one, so a change
-// between the two is a reason to replace it.
-func dispatchedOf(cfg *config.Config, names []string) []string {
+// waysOf returns the listeners of a pool that are not shared, with what a worker
+// holds of them: a channel, or a member of its own. A change between the three is a
+// reason to replace it.
+func waysOf(cfg *config.Config, names []string) []string {
 	var out []string
 	for _, l := range cfg.Listeners {
-		if proto.IsDispatched(l.Policy) && slices.Contains(names, l.Name) {
-			out = append(out, l.Name)
+		switch {
+		case !slices.Contains(names, l.Name):
+		case proto.IsDispatched(l.Policy):
+			out = append(out, l.Name+": channel")
+		case l.Policy == proto.PolicyReusePort:
+			out = append(out, l.Name+": member")
 		}
 	}
 	return out
 }
 
-// planPool plans one pool. dispatched are its listeners that are.
-func (l *launches) planPool(p config.Pool, dispatched ...string) (core.PoolSpec, error) {
-	r := &launch{pool: p, user: userEnv(p.UID), dispatched: dispatched}
+// planPool plans one pool.
+func (l *launches) planPool(p config.Pool, ways ...string) (core.PoolSpec, error) {
+	r := &launch{pool: p, user: userEnv(p.UID), ways: ways}
 	if err := r.pin(); err != nil {
 		return core.PoolSpec{}, err
 	}
@@ -145,7 +149,8 @@ func (l *launches) planPool(p config.Pool, dispatched ...string) (core.PoolSpec,
 	}
 	return core.PoolSpec{
 		Name: p.Name, Desired: p.Workers, Fingerprint: r.fingerprint(), Launch: id, Protocol: p.Protocol, StopSignal: p.StopSignalNumber,
-		Listeners: p.Listeners, Allow: p.BindAllow, AllowSet: p.BindAllowSet,
+		MaxConnections: int64(p.MaxConnections),
+		Listeners:      p.Listeners, Allow: p.BindAllow, AllowSet: p.BindAllowSet,
 		Confine: proto.Confine{Directory: p.WorkingDirectory, UID: uid, GID: gid},
 		Ready:   p.Ready, ReadyDelay: p.ReadyDelay,
 		Timeouts: core.Timeouts{Start: p.StartTimeout, MinUptime: p.MinUptime, Graceful: p.GracefulTimeout, Kill: p.KillTimeout, Drain: p.DrainDelay, Linger: p.Linger},
@@ -230,7 +235,7 @@ func identityOf(fd int) (identity, error) {
 // the configuration, or the identity of the executable or the directory.
 func (r *launch) fingerprint() string {
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s\n%+v\n%q\n", r.pool.Fingerprint(), r.id, r.dispatched)
+	_, _ = fmt.Fprintf(h, "%s\n%+v\n%q\n", r.pool.Fingerprint(), r.id, r.ways)
 	if fd := r.dir.Fd(); fd >= 0 {
 		if id, err := identityOf(fd); err == nil {
 			_, _ = fmt.Fprintf(h, "%d %d\n", id.dev, id.ino)
@@ -262,7 +267,7 @@ func (r *launch) order(a core.Spawn) proc.Launch {
 	p := &r.pool
 	o := proc.Launch{
 		Dir: fill.Replace(p.WorkingDirectory), DirFile: r.dir, Exec: r.pinned(), UID: p.UID, GID: p.GID, Groups: p.Groups, Umask: int(p.Umask),
-		Nice: p.Limits.Nice, Scheduling: p.Limits.Scheduling, OOMScoreAdj: p.Limits.OOMScoreAdj, CPUAffinity: p.Limits.CPUAffinity,
+		Nice: p.Limits.Nice, Scheduling: p.Limits.Scheduling, SchedulingWish: !p.Limits.SchedulingSet, OOMScoreAdj: p.Limits.OOMScoreAdj, CPUAffinity: p.Limits.CPUAffinity,
 		NoNewPrivs: p.Limits.NoNewPrivs, Capabilities: p.Limits.Capabilities,
 	}
 	for _, arg := range p.Command {

@@ -2,6 +2,7 @@ package master
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ type outgoing struct {
 }
 
 func newWorkerLink(m *Master, id proto.WorkerID, c *fdpass.Conn) *workerLink {
-	return &workerLink{m: m, id: id, conn: c, in: link.New(c, 0), ended: make(chan struct{})}
+	return &workerLink{m: m, id: id, conn: c, in: link.New(c, 1), ended: make(chan struct{})}
 }
 
 func (l *workerLink) close() {
@@ -72,8 +73,15 @@ func (l *workerLink) read() {
 	bucket := newBucket(linkBurst, linkRate)
 	bad := 0
 	for {
-		e, _, err := l.in.Recv() // files: none are allowed, and Recv closed them
+		e, files, err := l.in.Recv()
+		_, isPass := e.Body.(proto.Pass)
+		if err == nil && len(files) > 0 && (!isPass || e.ID == 0) {
+			fdpass.CloseAll(files)
+			err = fmt.Errorf("%w: %d with %s", fdpass.ErrTooManyFiles, len(files), e.Body.Type())
+		}
 		switch {
+		case isPass && (err == nil || errors.Is(err, fdpass.ErrFilesLost)):
+			l.pass(e, files, err)
 		case err == nil:
 			if !l.m.post(core.Received{Worker: l.id, Envelope: e}) {
 				return
@@ -102,7 +110,9 @@ func (l *workerLink) read() {
 func (l *workerLink) drop() {
 	bucket := newBucket(linkBurst, linkRate)
 	for {
-		if _, _, err := l.in.Recv(); err != nil && !link.IsProtocol(err) {
+		_, files, err := l.in.Recv()
+		fdpass.CloseAll(files)
+		if err != nil && !link.IsProtocol(err) {
 			return
 		}
 		bucket.take(l.m.done)
@@ -136,16 +146,24 @@ func (m *Master) send(a core.Send) {
 		m.log.Error("message to a worker not sent", "worker", a.Worker, "err", err)
 		return
 	}
+	if a.Handle != 0 { // nobody is to get what another one has harmed
+		m.later = append(m.later, m.look(a.Handle)...)
+	}
+	if a.Members != nil {
+		m.sendMembers(a, data)
+		return
+	}
 	files, done, err := m.filesFor(a)
 	if err != nil {
-		m.log.Error("socket not granted", "worker", a.Worker, "handle", a.Handle, "err", err)
-		m.later = append(m.later, core.LinkBroken{Worker: a.Worker, Cause: "cannot be granted a socket: " + err.Error()})
+		m.later = append(m.later, m.ungranted(a.Worker, a.Handle, err))
 		return
 	}
 	defer done()
 	if err := p.link.send(data, files...); err != nil {
 		m.later = append(m.later, core.LinkBroken{Worker: a.Worker, Cause: "does not read its link: " + err.Error()})
+		return
 	}
+	m.offerPassed(a)
 }
 
 var errQueueFull = errors.New("its queue is full")

@@ -22,9 +22,12 @@ func (m *Master) loop(ctx context.Context) int {
 				fn()
 			} else {
 				m.step(in.(core.Event))
+				m.settleAfter(in.(core.Event))
+				m.heard(in.(core.Event))
 			}
 		case <-timer.C:
 			m.ping()
+			m.settle()
 			m.step(core.Tick{})
 		case <-stopped:
 			stopped = nil
@@ -40,6 +43,9 @@ func (m *Master) armTimer(timer *time.Timer) {
 	at, ok := m.core.NextDeadline()
 	if m.watchdog > 0 && (!ok || m.pingAt < at) {
 		at, ok = m.pingAt, true
+	}
+	if m.settleAt != 0 && (!ok || m.settleAt < at) {
+		at, ok = m.settleAt, true
 	}
 	if !ok {
 		timer.Stop()
@@ -88,10 +94,19 @@ func (m *Master) do(a core.Action) {
 		m.bind(a)
 	case core.Admit:
 		m.admit(a)
+		if a.Yes {
+			m.lookOf(a.Worker)
+		}
+	case core.Withdraw:
+		m.withdraw(a.Worker, a.Handle)
 	case core.SetPolicy:
 		m.setPolicy(a)
 	case core.Relisten:
 		m.relisten(a)
+	case core.Rouse:
+		m.rouse(a.Worker)
+	case core.Mend:
+		m.mend(a)
 	case core.Release:
 		m.release(a.Handle)
 	case core.Forget:

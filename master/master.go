@@ -52,6 +52,9 @@ type Master struct {
 	// Owned by the loop.
 	core      *core.Core
 	sockets   map[proto.HandleID]*listening
+	settleAt  core.Time        // see settle; 0 = not
+	settles   int              // how many times more
+	lookedAt  core.Time        // when all sockets were examined for harm last
 	inherited []systemd.Socket // not used yet
 	workers   map[proto.WorkerID]*process
 	tails     *tails
@@ -66,6 +69,7 @@ type Master struct {
 	watchdog  time.Duration // ping interval; 0 = none
 	pingAt    core.Time
 
+	watch      *watch
 	dispatcher *dispatch.Dispatcher // nil until a handle is dispatched
 
 	spawning chan struct{} // bounds the forks under way
@@ -111,7 +115,12 @@ func New(opts Options) (*Master, error) {
 		return nil, err
 	}
 	m.inherited = inherited
+	if m.watch, err = newWatch(); err != nil {
+		m.closeInherited()
+		return nil, err
+	}
 	if m.control, err = m.openControl(); err != nil {
+		m.watch.close()
 		m.closeInherited()
 		return nil, err
 	}
@@ -159,11 +168,18 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 	})
 	if err != nil {
 		m.control.close()
+		m.watch.close()
 		m.closeInherited()
 		return 1, fmt.Errorf("%w: %w", ErrStart, err)
 	}
+	m.pumps.Add(1)
+	go m.watchShut()
 	code := m.loop(ctx)
 	close(m.done)
+	m.watch.close()
+	for _, entry := range m.sockets {
+		entry.group.close()
+	}
 	if m.dispatcher != nil {
 		m.dispatcher.Close()
 	}

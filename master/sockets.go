@@ -20,6 +20,9 @@ type listening struct {
 	file       *fdpass.File
 	bound      proto.Bound
 	dispatched bool // the dispatcher has a descriptor of it
+	passes     bool // connections are passed on: its workers have channels beside their own way
+	group      *group
+	seen       core.Time // when it was last found in order
 }
 
 // bind makes a socket, or takes an inherited one: named so, or bound to the
@@ -34,7 +37,9 @@ func (m *Master) bind(a core.Bind) {
 	m.pumps.Add(1)
 	go func() {
 		defer m.pumps.Done()
-		file, bound, err := socket.Bind(a.Spec)
+		spec := a.Spec
+		spec.ReusePort = a.Policy == proto.PolicyReusePort
+		file, bound, err := socket.Bind(spec)
 		if err != nil {
 			err = explain(err, a.Spec)
 		}
@@ -51,6 +56,8 @@ func (m *Master) bindDone(id proto.HandleID, file *fdpass.File, bound proto.Boun
 		return
 	}
 	m.sockets[id].file, m.sockets[id].bound = file, bound
+	h, _ := m.core.Handle(id)
+	m.watchSocket(id, 0, h.Key.Network, file)
 	m.step(core.BoundHandle{Handle: id, Bound: bound})
 }
 
@@ -78,6 +85,7 @@ func (m *Master) adopt(a core.Bind, file *fdpass.File) {
 		return
 	}
 	m.sockets[a.Handle].file, m.sockets[a.Handle].bound = file, bound
+	m.watchSocket(a.Handle, 0, a.Spec.Network, file)
 	m.later = append(m.later, core.BoundHandle{Handle: a.Handle, Bound: bound})
 }
 
@@ -107,20 +115,25 @@ func (m *Master) relisten(a core.Relisten) {
 		return
 	}
 	entry.bound.Backlog = n
+	if g := entry.group; g != nil {
+		g.do(func() { g.relisten(a.Backlog) })
+	}
 	m.later = append(m.later, core.BoundHandle{Handle: a.Handle, Bound: entry.bound})
 }
 
 func (m *Master) release(id proto.HandleID) {
 	entry := m.sockets[id]
 	delete(m.sockets, id)
-	if entry.dispatched {
+	if entry.dispatched || entry.passes {
 		m.dispatcher.Remove(uint64(id))
 	}
+	entry.group.close()
 	if entry.bound.Inode != 0 && !entry.bound.Inherited {
 		if err := socket.Unlink(entry.bound); err != nil {
 			m.log.Warn("path of a socket not removed", "handle", id, "addr", entry.bound.Address, "err", err)
 		}
 	}
+	m.watch.remove(entry.file)
 	_ = entry.file.Close()
 }
 

@@ -132,6 +132,7 @@ func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 			p.link.close()
 		}
 		delete(m.workers, id)
+		m.groups(func(g *group) { g.withdraw(id) })
 		if m.dispatcher != nil {
 			m.dispatcher.Leave(0, uint64(id)) // it is dead: what it had not accepted goes to others
 		}

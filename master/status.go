@@ -36,7 +36,8 @@ func (m *Master) listenerStatus(s *snapshot) []api.Listener {
 		}
 		return true
 	})
-	queues := m.queues()
+	m.call(m.lookAtAll) // what is put back shows in the next status, and in the events
+	queues, steering := m.queues()
 	out := []api.Listener{}
 	s.handles.Scan(func(id proto.HandleID, h core.Handle) bool {
 		if h.State != core.HandleOpen {
@@ -44,6 +45,9 @@ func (m *Master) listenerStatus(s *snapshot) []api.Listener {
 		}
 		l := api.Listener{Name: h.Key.Name, Network: h.Key.Network, Address: h.Bound.Address, Policy: h.Policy, Exclusive: h.Owner != "",
 			Backlog: h.Bound.Backlog, Queued: queues[id], Holders: holders[id], AskedBy: h.Asker}
+		if h.Policy == proto.PolicyReusePort {
+			l.Steering = steering[id]
+		}
 		if l.Holders == nil {
 			l.Holders = []uint64{}
 		}
@@ -65,18 +69,21 @@ func (m *Master) listenerStatus(s *snapshot) []api.Listener {
 	return out
 }
 
-// queues asks the kernel how many connections wait on each socket; unknown ones
-// are missing.
-func (m *Master) queues() map[proto.HandleID]*int {
-	out := map[proto.HandleID]*int{}
+// queues asks the kernel how many connections wait on each socket, where unknown
+// ones are missing, and tells how those of reuse_port are steered.
+func (m *Master) queues() (map[proto.HandleID]*int, map[proto.HandleID]string) {
+	out, how := map[proto.HandleID]*int{}, map[proto.HandleID]string{}
 	m.call(func() {
 		for id, l := range m.sockets {
+			steering, more := l.group.state()
+			how[id] = steering
 			if n, _, err := socket.Queue(l.file.Fd()); l.file != nil && err == nil {
+				n += more
 				out[id] = &n
 			}
 		}
 	})
-	return out
+	return out, how
 }
 
 func (s *snapshot) poolStatus(p core.Pool) api.Pool {

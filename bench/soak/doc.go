@@ -15,5 +15,14 @@
 //
 //	unshare -n sh -c 'ip link set lo up && go run ./bench/soak -full'
 //
+// The torture scenarios judge each connection instead. Their workers (recorder)
+// write down what they do with it before they do it, their clients have an address
+// of their own for each, and so the records of both tell for every connection who
+// had it, how far it came, and whether anybody else had it too. A worker that is
+// killed may take along what it had accepted: what it had written down, and, of
+// one hand-over at most, what it had acknowledged and not come to write down. For
+// one that is stopped before it is killed even that is exact: whatever the master
+// then has a descriptor of must be answered by another.
+//
 // Exit codes: 0 all passed, 1 one failed, 2 the command line is wrong.
 package main

@@ -60,6 +60,9 @@ func printStatus(w io.Writer, s api.Status) {
 		if l.Exclusive {
 			policy += ", exclusive"
 		}
+		if l.Steering != "" {
+			policy += ", " + l.Steering
+		}
 		backlog := fmt.Sprint(l.Backlog)
 		for _, r := range l.Refused {
 			backlog += fmt.Sprintf(" (%s wanted %d)", r.AskedBy, r.Backlog)

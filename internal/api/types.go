@@ -38,6 +38,7 @@ type Listener struct {
 	Network   string   `json:"network"`
 	Address   string   `json:"address"`
 	Policy    string   `json:"policy"`
+	Steering  string   `json:"steering,omitempty"` // of reuse_port: "steered" or "hash"
 	Exclusive bool     `json:"exclusive"`
 	Backlog   int      `json:"backlog"` // in force, as the kernel capped it
 	Queued    *int     `json:"queued"`  // connections not accepted yet

@@ -1,0 +1,94 @@
+package master
+
+import (
+	"net"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/internal/proto"
+	"github.com/f72e338e/supervisord/internal/socket"
+)
+
+// TestWatch: connections wake nobody; a shut-down is told at once, of the right
+// socket, and nothing of one that was removed.
+func TestWatch(t *testing.T) {
+	before := openFiles(t)
+	w, err := newWatch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, ended := make(chan proto.HandleID, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.run(func(s watched) { told <- s.handle })
+	}()
+	specs := []proto.SocketSpec{{Network: "tcp", Address: "127.0.0.1"}, {Network: "unix", Address: filepath.Join(t.TempDir(), "s")}, {Network: "tcp", Address: "::1"}}
+	for i, spec := range specs {
+		f, b, err := socket.Bind(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := proto.HandleID(i + 1)
+		if err := w.add(id, 0, f); err != nil {
+			t.Fatal(err)
+		}
+		other, err := f.Dup() // as a worker holds it
+		if err != nil {
+			t.Fatal(err)
+		}
+		woken := w.wakes.Load()
+		for range 500 {
+			c, err := net.Dial(spec.Network, b.Address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd, _, err := unix.Accept(f.Fd())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = unix.Close(fd)
+			_ = c.Close()
+		}
+		if n := w.wakes.Load() - woken; n > 1 { // the first look may come late
+			t.Errorf("%s: 500 connections woke the master %d times", spec.Network, n)
+		}
+		var took []time.Duration
+		for range 20 {
+			begun := time.Now()
+			if err := unix.Shutdown(f.Fd(), unix.SHUT_RDWR); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-told; got != id {
+				t.Fatalf("told of %d, not of %d", got, id)
+			}
+			_, _, err := socket.Mend(other.Fd(), spec.Network, b)
+			took = append(took, time.Since(begun))
+			if spec.Network == "unix" {
+				break // dead for ever
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		slices.Sort(took)
+		t.Logf("%s %s: from shutdown(2) to listen(2): median %v, longest %v", spec.Network, b.Address, took[len(took)/2], took[len(took)-1])
+		w.remove(f)
+		_ = f.Close()
+		_ = unix.Shutdown(other.Fd(), unix.SHUT_RDWR) // nobody's any more
+		_ = other.Close()
+	}
+	w.close()
+	<-ended
+	select {
+	case id := <-told:
+		t.Errorf("told of %d after it was removed", id)
+	default:
+	}
+	if n := openFiles(t); n > before { // fewer: what an earlier test had is closed by now
+		t.Errorf("%d descriptors, %d before", n, before)
+	}
+}
