@@ -37,12 +37,14 @@ func (s *stage) execute() *StageError {
 			return failure(StepNoNewPrivs, "set no_new_privs", err, "")
 		}
 	}
-	if e := s.lowerLimits(); e != nil {
-		return e
-	}
 	resetSignals()
 	if _, err := control(s.control).Write([]byte{executing}); err != nil {
 		return failure(StepStage, "tell the master", err, "")
+	}
+	// Last of all: with little address space left the runtime could get no memory
+	// for anything that comes behind.
+	if e := s.lowerLimits(); e != nil {
+		return e
 	}
 	// syscall.Exec, not a call of our own: it stops the runtime from making
 	// threads, and puts back the soft limit of descriptors, which Go raises.
