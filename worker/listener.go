@@ -78,11 +78,15 @@ func newListener(w *Worker, inner net.Listener, given func()) (*listener, error)
 // Accept returns the next connection, which embeds a *net.TCPConn or
 // *net.UnixConn.
 func (l *listener) Accept() (net.Conn, error) {
+	var patience time.Duration
 	for l.mayAccept() {
 		c, err := l.accept()
 		if err == nil {
 			l.enter(c)
 			return c, nil
+		}
+		if errors.Is(err, syscall.EINVAL) && l.isMended(&patience) {
+			continue
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil, err
@@ -102,6 +106,28 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	_ = l.Close()
 	return nil, net.ErrClosed
+}
+
+// shutPatience is how long Accept waits for a socket that somebody shut down.
+const shutPatience = 2 * time.Second
+
+// isMended waits a little for the supervisor to mend a socket that another worker
+// has shut down (accept(2): EINVAL), and is false when it has waited for too long.
+func (l *listener) isMended(waited *time.Duration) bool {
+	if l.w.conn == nil || l.hand != nil || *waited >= shutPatience {
+		return false
+	}
+	pause := max(time.Millisecond, *waited) // doubled each time
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.closing:
+	case <-l.w.lost:
+		return false
+	}
+	*waited += pause
+	return true
 }
 
 // mayAccept waits for room, and is false when the listener is retired and has

@@ -213,6 +213,39 @@ func TestLookWakes(t *testing.T) {
 	}
 }
 
+// A socket that another holder has shut down is waited for: the supervisor mends it.
+func TestShutSocketIsWaitedFor(t *testing.T) {
+	w, m := joined(t)
+	f, b := bound(t, "tcp", "127.0.0.1")
+	own, err := f.Dup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = own.Close() })
+	l := m.granted(w, f, b, 3)
+	got := accepted(l)
+	eventually(t, "an exclusive registration", func() bool { return l.(*listener).isExclusive(t) })
+	if err := unix.Shutdown(own.Fd(), unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := socket.Mend(own.Fd(), "tcp", b); err != nil {
+		t.Fatal(err)
+	}
+	dialMany(t, b.Address, 1)
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+	// Nobody mends it, and the worker leaves.
+	got = accepted(l)
+	if err := unix.Shutdown(own.Fd(), unix.SHUT_RDWR); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+	if err := <-got; !errors.Is(err, net.ErrClosed) {
+		t.Fatal(err)
+	}
+}
+
 // With as many connections as the pool allows a worker takes no more, on any of its
 // listeners, until one has gone.
 func TestMaxConnections(t *testing.T) {
