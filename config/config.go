@@ -69,7 +69,7 @@ type Pool struct {
 	WorkingDirectory string      `key:"working_directory" alias:"cwd directory chdir working_dir workdir" applies:"restart" doc:"Directory the workers start in. Default: the directory of the main file."`
 	Umask            fs.FileMode `key:"umask" default:"0027" applies:"restart" doc:"File mode creation mask of the workers."`
 
-	Env         map[string]string `key:"env" alias:"environment" applies:"restart" doc:"Environment variables of the workers. They win over env_file."`
+	Env         map[string]string `key:"env" alias:"environment" applies:"restart" doc:"Environment variables of the workers. They win over env_file. With protocol native GOMAXPROCS, the share of a worker in the processors, is set unless it stands here or in env_file."`
 	EnvFile     string            `key:"env_file" alias:"environment_file" applies:"restart" doc:"File of KEY=VALUE lines, as EnvironmentFile= of systemd. With a leading '-' it may be missing. A change of its content counts as a change of the pool."`
 	EnvFileVars []string          // what EnvFile holds: KEY=VALUE in order
 	InheritEnv  []string          `key:"inherit_env" applies:"restart" doc:"Names taken over from the environment of the master, beside PATH, LANG, LC_*, TZ, HOME, USER, LOGNAME, SHELL and TMPDIR. A trailing * matches any rest; '*' alone takes everything."`

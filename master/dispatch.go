@@ -3,8 +3,6 @@ package master
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/core"
 	"github.com/f72e338e/supervisord/internal/dispatch"
@@ -49,7 +47,7 @@ func (m *Master) channelFor(worker proto.WorkerID, handle proto.HandleID) ([]*fd
 		_ = end.Close()
 		return nil, err
 	}
-	page, err := newPage()
+	page, err := fdpass.NewPage("connections")
 	if err != nil {
 		_ = end.Close()
 		_ = theirs.Close()
@@ -166,22 +164,4 @@ func (m *Master) admit(a core.Admit) {
 	if m.dispatcher != nil {
 		m.dispatcher.Admit(uint64(a.Worker), a.Yes)
 	}
-}
-
-// newPage makes a page that worker and master can map. It cannot be made smaller,
-// which would kill whoever reads it (memfd_create(2), F_SEAL_SHRINK).
-func newPage() (*fdpass.File, error) {
-	fd, err := unix.MemfdCreate("connections", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := fdpass.NewFile(fd)
-	if err = unix.Ftruncate(fd, int64(unix.Getpagesize())); err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
 }

@@ -133,19 +133,20 @@ func (g *group) warn(what string, err error) {
 	}
 }
 
-// grant sends a worker its members, with the page for its counts, or a member more.
-func (g *group) grant(worker proto.WorkerID, members []int, data []byte, isGrant, counts bool, spec proto.SocketSpec) {
+// send sends a worker its members: with a grant, and the page for its counts where it
+// is given several, or one member more.
+func (g *group) send(worker proto.WorkerID, members []int, body proto.Message, data []byte, spec proto.SocketSpec) {
 	var files []*fdpass.File
 	for _, i := range members {
 		files = append(files, g.file(i, spec))
 	}
-	if isGrant {
+	if grant, ok := body.(proto.Grant); ok {
 		g.withdraw(worker)
 		ms := &membership{member: members[0]}
-		if counts {
+		if grant.Sockets > 0 {
 			page, err := g.steer.NewPage()
 			if err != nil {
-				g.m.call(func() { g.m.step(g.m.ungranted(worker, g.id, err)) })
+				g.m.call(func() { g.m.ungranted(worker, g.id, err) })
 				return
 			}
 			ms.page = page

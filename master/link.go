@@ -155,7 +155,7 @@ func (m *Master) send(a core.Send) {
 	}
 	files, done, err := m.filesFor(a)
 	if err != nil {
-		m.later = append(m.later, m.ungranted(a.Worker, a.Handle, err))
+		m.ungranted(a.Worker, a.Handle, err)
 		return
 	}
 	defer done()

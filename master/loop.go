@@ -20,6 +20,7 @@ func (m *Master) loop(ctx context.Context) int {
 		case in := <-m.inbox:
 			if fn, ok := in.(func()); ok {
 				fn()
+				m.run()
 			} else {
 				m.step(in.(core.Event))
 				m.settleAfter(in.(core.Event))
@@ -68,6 +69,11 @@ func (m *Master) ping() {
 // step gives the core one event, and then those of the loop's own making.
 func (m *Master) step(ev core.Event) {
 	m.later = append(m.later, ev)
+	m.run()
+}
+
+// run gives the core what the loop has for it.
+func (m *Master) run() {
 	for len(m.later) > 0 {
 		ev := m.later[0]
 		m.later = m.later[1:]

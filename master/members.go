@@ -18,12 +18,12 @@ const noBPF = "SUPERVISORD_NO_BPF"
 func (m *Master) sendMembers(a core.Send, data []byte) {
 	g, err := m.groupOf(a.Handle)
 	if err != nil {
-		m.later = append(m.later, m.ungranted(a.Worker, a.Handle, err))
+		m.ungranted(a.Worker, a.Handle, err)
 		return
 	}
 	h, _ := m.core.Handle(a.Handle)
-	grant, isGrant := a.Envelope.Body.(proto.Grant)
-	g.do(func() { g.grant(a.Worker, a.Members, data, isGrant, grant.Sockets > 0, h.Spec) })
+	g.do(func() { g.send(a.Worker, a.Members, a.Envelope.Body, data, h.Spec) })
+	_, isGrant := a.Envelope.Body.(proto.Grant)
 	if w, _ := m.core.Worker(a.Worker); isGrant && w.ReadyAt != 0 && !w.Barred && h.Policy == proto.PolicyReusePort {
 		g.do(func() { g.serve(a.Worker) })
 	}
@@ -37,14 +37,14 @@ func (m *Master) deliver(worker proto.WorkerID, data []byte, files []*fdpass.Fil
 		return
 	}
 	if err := p.link.send(data, files...); err != nil {
-		m.step(core.LinkBroken{Worker: worker, Cause: "does not read its link: " + err.Error()})
+		m.later = append(m.later, core.LinkBroken{Worker: worker, Cause: "does not read its link: " + err.Error()})
 	}
 }
 
 // ungranted is the end of a worker that was promised a socket and cannot be given it.
-func (m *Master) ungranted(worker proto.WorkerID, handle proto.HandleID, err error) core.Event {
+func (m *Master) ungranted(worker proto.WorkerID, handle proto.HandleID, err error) {
 	m.log.Error("socket not granted", "worker", worker, "handle", handle, "err", err)
-	return core.LinkBroken{Worker: worker, Cause: "cannot be granted a socket: " + err.Error()}
+	m.later = append(m.later, core.LinkBroken{Worker: worker, Cause: "cannot be granted a socket: " + err.Error()})
 }
 
 // groupOf makes a group of a handle's socket.

@@ -259,6 +259,7 @@ func (l *listener) retire() {
 	l.over.Store(end.UnixNano())
 	l.retired.Store(true)
 	l.w.stirRoom()
+	l.spare.retire()
 	l.turn.stay()
 	if !l.queued() {
 		_ = l.Close()
@@ -277,7 +278,7 @@ func (l *listener) until() time.Time {
 
 // queued reports whether a connection waits to be accepted.
 func (l *listener) queued() bool {
-	if l.owes() || l.spare.any() || slices.ContainsFunc(l.spare.listed(), (*channel).waits) {
+	if l.owes() || l.spare.queued() || slices.ContainsFunc(l.spare.listed(), (*channel).waits) {
 		return true
 	}
 	raw, err := l.SyscallConn()

@@ -292,3 +292,15 @@ func TestMaxConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Of what waits on a spare, a worker whose program takes nothing accepts one.
+func TestSpareIsNotEmptiedUnasked(t *testing.T) {
+	l, _, _, files, _ := grantedMembers(t, 2)
+	const n = 64
+	dialMany(t, l.Addr().String(), n)
+	own := l.(*listener)
+	eventually(t, "a connection of the spare", own.spare.any)
+	if first := queuedOn(t, files[0]); queuedOn(t, files[1]) != n-first-1 {
+		t.Errorf("%d and %d are left of %d, and nobody took any", first, queuedOn(t, files[1]), n)
+	}
+}

@@ -197,7 +197,7 @@ func (w *Worker) member(m proto.Member, files []*fdpass.File) {
 	}
 }
 
-// holds the listener of a handle, so that what comes for the handle finds it.
+// keep enters the listener of a handle, so that what comes for the handle finds it.
 func (w *Worker) keep(handle proto.HandleID, l *listener) {
 	w.mu.Lock()
 	var early, channel []*fdpass.File
@@ -217,10 +217,13 @@ func (w *Worker) keep(handle proto.HandleID, l *listener) {
 // look wakes whoever waits in Accept on the handle.
 func (w *Worker) look(handle proto.HandleID) {
 	w.mu.Lock()
-	h := w.holds[handle]
+	var l *listener
+	if h := w.holds[handle]; h != nil {
+		l = h.l
+	}
 	w.mu.Unlock()
-	if h != nil && h.l != nil {
-		h.l.turn.look()
+	if l != nil {
+		l.turn.look()
 	}
 }
 

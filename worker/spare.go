@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,20 +14,30 @@ import (
 
 // spares are sockets that a listener accepts on beside its own: members of a
 // reuse_port handle whose slot is gone. Little comes on them, what was under way
-// when they were left, so each has a goroutine, and Accept is woken by a deadline.
+// when they were left, so each has a goroutine, and Accept is woken by a deadline. A
+// goroutine holds one connection at most until Accept has taken it, or the listener
+// is retired.
 type spares struct {
 	some atomic.Bool // there are any, or channels: what most listeners look at
 
 	mu    sync.Mutex
 	poked bool // Accept was woken by a deadline
 	list  []*net.TCPListener
-	conns []net.Conn // accepted, not taken yet
+	conns []*spareConn  // accepted, not taken yet
+	all   chan struct{} // closed by empty; nil as long as there was no spare
+	empty bool          // take all, as the listener is retired
 	ended bool
 	wg    sync.WaitGroup
 
 	channels []*channel // see passed.go; replaced at a change
 	over     bool       // no more channels
 	watchers sync.WaitGroup
+}
+
+// spareConn is a connection that Accept has not taken yet.
+type spareConn struct {
+	*tcpConn
+	taken chan struct{}
 }
 
 // addSpare takes a socket and accepts on it too.
@@ -43,13 +54,16 @@ func (l *listener) addSpare(f *fdpass.File) {
 		_ = inner.Close()
 		return
 	}
+	if s.all == nil {
+		s.all = make(chan struct{})
+	}
 	s.list = append(s.list, tcp)
 	s.some.Store(true)
 	s.wg.Add(1)
-	go l.acceptSpare(tcp)
+	go l.acceptSpare(tcp, s.all)
 }
 
-func (l *listener) acceptSpare(from *net.TCPListener) {
+func (l *listener) acceptSpare(from *net.TCPListener, all <-chan struct{}) {
 	s := &l.spare
 	defer s.wg.Done()
 	var delay time.Duration
@@ -58,10 +72,15 @@ func (l *listener) acceptSpare(from *net.TCPListener) {
 		switch {
 		case err == nil:
 			delay = 0
+			next := &spareConn{l.tcpConn(c), make(chan struct{})}
 			s.mu.Lock()
-			s.conns = append(s.conns, l.tcpConn(c))
+			s.conns = append(s.conns, next)
 			s.mu.Unlock()
 			l.poke()
+			select {
+			case <-next.taken:
+			case <-all:
+			}
 		case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed):
 			return
 		default: // EMFILE and the like
@@ -97,7 +116,37 @@ func (s *spares) take() net.Conn {
 	}
 	c := s.conns[0]
 	s.conns = s.conns[1:]
-	return c
+	close(c.taken)
+	return c.tcpConn
+}
+
+// retire lets the goroutines take all that waits.
+func (s *spares) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hurry()
+}
+
+// hurry is retire with mu held.
+func (s *spares) hurry() {
+	if !s.empty && s.all != nil {
+		s.empty = true
+		close(s.all)
+	}
+}
+
+// queued reports whether something is left to be taken.
+func (s *spares) queued() bool {
+	if !s.some.Load() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns) > 0 || slices.ContainsFunc(s.list, func(tcp *net.TCPListener) bool {
+		raw, err := tcp.SyscallConn()
+		ready := false
+		return err == nil && raw.Control(func(fd uintptr) { ready = readable(fd) }) == nil && ready
+	})
 }
 
 // end accepts no more on the spares; take still returns what was accepted.
@@ -106,6 +155,7 @@ func (s *spares) end() {
 		return
 	}
 	s.mu.Lock()
+	s.hurry()
 	s.ended = true
 	for _, tcp := range s.list {
 		_ = tcp.SetDeadline(time.Unix(1, 0))
@@ -127,7 +177,7 @@ func (s *spares) close() {
 	defer s.mu.Unlock()
 	s.ended = true
 	for _, c := range s.conns {
-		_ = c.(*tcpConn).TCPConn.Close()
+		_ = c.TCPConn.Close()
 	}
 	s.conns = nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -94,12 +95,18 @@ func TestSabotage(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, address := sabotaged(t, c.listener, 3, c.deed)
-			ended := make(chan load.Result, 1)
+			ended, flows := make(chan load.Result, 1), make(chan struct{})
+			var once sync.Once
 			go func() {
-				res, _ := load.Run(t.Context(), load.Plan{Duration: 2 * time.Second, IgnoreDrops: true, Groups: []load.Group{{Name: "new", Target: address, Rate: 200}}})
+				progress := func(p load.Progress) {
+					if p.Answered >= 100 {
+						once.Do(func() { close(flows) })
+					}
+				}
+				res, _ := load.Run(t.Context(), load.Plan{Duration: 2 * time.Second, IgnoreDrops: true, Progress: progress, Groups: []load.Group{{Name: "new", Target: address, Rate: 200}}})
 				ended <- res
 			}()
-			time.Sleep(500 * time.Millisecond) // in the middle of the load
+			<-flows // in the middle of the load
 			bad := harmIt(t, d)
 			d.WaitLog("handle mended")
 			if c.anew {

@@ -32,19 +32,7 @@ func (g *Group) NewPage() (*fdpass.File, error) {
 	if g.k != nil {
 		return g.k.newPage()
 	}
-	fd, err := unix.MemfdCreate("connections", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := fdpass.NewFile(fd)
-	if err = unix.Ftruncate(fd, int64(unix.Getpagesize())); err == nil {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("page: %w", err)
-	}
-	return f, nil
+	return fdpass.NewPage("connections")
 }
 
 // mapPage maps a page, whose file it borrows. A file that its holder could cut

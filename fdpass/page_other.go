@@ -1,0 +1,6 @@
+//go:build !linux
+
+package fdpass
+
+// NewPage returns ErrNotSupported.
+func NewPage(string) (*File, error) { return nil, ErrNotSupported }
