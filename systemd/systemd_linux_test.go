@@ -19,10 +19,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("SYSTEMD_TEST_HELPER") != "" {
+	switch os.Getenv("SYSTEMD_TEST_HELPER") {
+	case "":
+	case "notify":
+		helperNotify()
+		return
+	default:
 		helper()
 		return
 	}
+	startPoller()
 	os.Exit(m.Run())
 }
 
