@@ -191,12 +191,52 @@ func sendPacket(fd int, data, oob []byte) error {
 // files are closed, and the Conn stays usable. Other errors: ErrClosed,
 // ECONNRESET.
 func (c *Conn) Recv(buf []byte, maxFiles int) (n int, files []*File, err error) {
+	return c.recv(buf, maxFiles, c.raw.Read, func(uintptr) error { return nil })
+}
+
+// Take is Recv for packets whose files must not be lost: when this process has no
+// room for them it returns EMFILE, and the packet stays where it is. count tells from
+// the data how many they are; it is asked where there is no room for maxFiles, and not
+// told of more than 256 bytes. Other goroutines that open files at that very moment may
+// prove it wrong: ErrFilesLost.
+func (c *Conn) Take(buf []byte, maxFiles int, count func(data []byte) int) (n int, files []*File, err error) {
+	return c.recv(buf, maxFiles, c.raw.Read, roomFor(maxFiles, count))
+}
+
+// TryTake is Take that does not wait: without a packet it returns EAGAIN.
+func (c *Conn) TryTake(buf []byte, maxFiles int, count func(data []byte) int) (n int, files []*File, err error) {
+	return c.recv(buf, maxFiles, func(try func(uintptr) bool) error {
+		return c.raw.Control(func(fd uintptr) { try(fd) })
+	}, roomFor(maxFiles, count))
+}
+
+// roomFor returns a check that fails when a packet waits and there is no room for
+// its files.
+func roomFor(most int, count func(data []byte) int) func(fd uintptr) error {
+	return func(fd uintptr) error {
+		if HasRoom(most) {
+			return nil
+		}
+		var head [256]byte
+		n, _, err := unix.Recvfrom(int(fd), head[:], unix.MSG_PEEK|unix.MSG_DONTWAIT) // which opens no files
+		if err != nil || HasRoom(count(head[:max(0, n)])) {
+			return err
+		}
+		return unix.EMFILE
+	}
+}
+
+// recv receives where try lets it and check finds nothing wrong.
+func (c *Conn) recv(buf []byte, maxFiles int, try func(func(uintptr) bool) error, check func(uintptr) error) (n int, files []*File, err error) {
 	oobp := c.oob.Get().(*[]byte)
 	defer c.oob.Put(oobp)
 	oob := *oobp
 	var oobn, flags int
 	var rerr error
-	err = c.raw.Read(func(fd uintptr) bool {
+	err = try(func(fd uintptr) bool {
+		if rerr = check(fd); rerr != nil {
+			return rerr != unix.EAGAIN
+		}
 		for {
 			n, oobn, flags, _, rerr = unix.Recvmsg(int(fd), buf, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 			if rerr != unix.EINTR {

@@ -43,6 +43,16 @@ func (c *Conn) TrySend([]byte, ...*File) error { return ErrNotSupported }
 // Recv returns ErrNotSupported.
 func (c *Conn) Recv([]byte, int) (int, []*File, error) { return 0, nil, ErrNotSupported }
 
+// Take returns ErrNotSupported.
+func (c *Conn) Take([]byte, int, func([]byte) int) (int, []*File, error) {
+	return 0, nil, ErrNotSupported
+}
+
+// TryTake returns ErrNotSupported.
+func (c *Conn) TryTake([]byte, int, func([]byte) int) (int, []*File, error) {
+	return 0, nil, ErrNotSupported
+}
+
 func closeFd(int) error { return ErrNotSupported }
 
 func dupFd(int) (int, error) { return -1, ErrNotSupported }

@@ -151,22 +151,9 @@ func TestFilesLost(t *testing.T) {
 	if err := a.Send([]byte("x"), file(t, "x"), file(t, "y"), file(t, "z")); err != nil {
 		t.Fatal(err)
 	}
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0) // the lowest free number
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = unix.Close(free)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free + 1), Max: old.Max}); err != nil {
-		t.Fatal(err)
-	}
+	restore := limitFree(t, 1)
 	_, files, rerr := b.Recv(make([]byte, 16), 3)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
+	restore()
 	if !errors.Is(rerr, ErrFilesLost) || files != nil {
 		t.Fatalf("recv: %v %v", files, rerr)
 	}

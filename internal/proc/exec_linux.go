@@ -3,6 +3,7 @@ package proc
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,7 +31,11 @@ func (s *stage) execute() *StageError {
 	}
 	env := s.Env
 	if s.SetListenPID {
-		env = append(without(env, "LISTEN_PID"), "LISTEN_PID="+strconv.Itoa(unix.Getpid()))
+		pid := strconv.Itoa(unix.Getpid())
+		env = append(without(without(env, "LISTEN_PID"), "WATCHDOG_PID"), "LISTEN_PID="+pid)
+		if slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "WATCHDOG_USEC=") }) {
+			env = append(env, "WATCHDOG_PID="+pid)
+		}
 	}
 	if s.NoNewPrivs {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -1,6 +1,8 @@
 package proc
 
 import (
+	"time"
+
 	"syscall"
 
 	"github.com/f72e338e/supervisord/fdpass"
@@ -33,10 +35,14 @@ type Launch struct {
 	Nice       *int    `json:"nice,omitempty"`       // -20 to 19
 	Scheduling string  `json:"scheduling,omitempty"` // "", "other", "batch" or "idle", sched(7)
 	// SchedulingWish starts the command also where the system forbids Scheduling.
-	SchedulingWish bool  `json:"scheduling_wish,omitempty"`
-	OOMScoreAdj    *int  `json:"oom_score_adj,omitempty"`
-	CPUAffinity    []int `json:"cpu_affinity,omitempty"` // CPU numbers below 1024
-	NoNewPrivs     bool  `json:"no_new_privs,omitempty"`
+	SchedulingWish bool `json:"scheduling_wish,omitempty"`
+	// Slice is how long the command computes before the kernel looks for others,
+	// 100 us to 100 ms, sched_setattr(2); 0: the master's. Before Linux 6.12 it has
+	// no effect.
+	Slice       time.Duration `json:"slice,omitempty"`
+	OOMScoreAdj *int          `json:"oom_score_adj,omitempty"`
+	CPUAffinity []int         `json:"cpu_affinity,omitempty"` // CPU numbers below 1024
+	NoNewPrivs  bool          `json:"no_new_privs,omitempty"`
 	// Capabilities are all that the process and its children can have, by their
 	// names in capabilities(7). nil leaves that to the kernel: all for root, none
 	// after a change to another user. For such a user they become ambient, so that
@@ -49,8 +55,8 @@ type Launch struct {
 	Stderr *fdpass.File   `json:"-"`
 	Files  []*fdpass.File `json:"-"` // become 3, 4, 5, ...
 
-	// SetListenPID adds LISTEN_PID, the number of the process, to Env
-	// (sd_listen_fds(3)).
+	// SetListenPID adds LISTEN_PID, the number of the process, to Env, and WATCHDOG_PID
+	// where there is WATCHDOG_USEC (sd_listen_fds(3), sd_watchdog_enabled(3)).
 	SetListenPID bool `json:"set_listen_pid,omitempty"`
 }
 

@@ -2,21 +2,29 @@ package proc
 
 import (
 	"fmt"
-	"unsafe"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // policies are those that need no priority.
-var policies = map[string]int{"other": unix.SCHED_NORMAL, "batch": unix.SCHED_BATCH, "idle": unix.SCHED_IDLE}
+var policies = map[string]uint32{"other": unix.SCHED_NORMAL, "batch": unix.SCHED_BATCH, "idle": unix.SCHED_IDLE}
 
-func setScheduler(policy int) error {
-	var priority int32
-	_, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, uintptr(policy), uintptr(unsafe.Pointer(&priority)))
-	if errno != 0 {
-		return errno
+// setScheduler changes the policy, if asked to, and the slice, if it is not 0. What
+// else sched_setattr(2) sets stays as it is: the nice value.
+func setScheduler(change bool, policy uint32, slice time.Duration) error {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return err
 	}
-	return nil
+	if change {
+		attr.Policy = policy
+	}
+	if slice != 0 {
+		attr.Runtime = uint64(slice)
+	}
+	attr.Flags = 0
+	return unix.SchedSetAttr(0, attr, 0)
 }
 
 var resources = map[int]string{

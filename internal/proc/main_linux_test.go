@@ -38,6 +38,7 @@ type report struct {
 	Dir, Exe                       string
 	Status                         map[string]string // /proc/self/status
 	Nice, Policy, Umask            int
+	Slice                          time.Duration
 	OOM                            string
 	Limits                         map[int]unix.Rlimit
 }
@@ -72,6 +73,9 @@ func helper(role string) int {
 		r.Nice = 20 - prio
 		policy, _, _ := unix.Syscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
 		r.Policy = int(policy)
+		if attr, err := unix.SchedGetAttr(0, 0); err == nil {
+			r.Slice = time.Duration(attr.Runtime)
+		}
 		r.Umask = unix.Umask(0)
 		oom, _ := os.ReadFile("/proc/self/oom_score_adj")
 		r.OOM = strings.TrimSpace(string(oom))

@@ -137,14 +137,12 @@ func (s *stage) scheduling() *StageError {
 			return failure(StepOOMScoreAdj, fmt.Sprintf("set oom_score_adj to %d", *s.OOMScoreAdj), err, lowering(err))
 		}
 	}
-	if s.Scheduling != "" {
+	if s.Scheduling != "" || s.Slice != 0 {
 		policy, ok := policies[s.Scheduling]
-		if !ok {
+		if !ok && s.Scheduling != "" {
 			return failure(StepScheduling, "use the scheduling policy "+s.Scheduling, unix.EINVAL, "other, batch or idle")
 		}
-		// sched_setscheduler(2) keeps the nice value; its parameter is a priority, 0
-		// for these policies.
-		if err := setScheduler(policy); err != nil && !s.SchedulingWish {
+		if err := setScheduler(s.Scheduling != "", policy, s.Slice); err != nil && !s.SchedulingWish {
 			return failure(StepScheduling, "use the scheduling policy "+s.Scheduling, err, "")
 		}
 	}

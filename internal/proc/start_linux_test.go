@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,9 +92,16 @@ func TestSettings(t *testing.T) {
 	dir := publicDir(t)
 	l := me("report")
 	l.Nice, l.OOMScoreAdj, l.Scheduling, l.CPUAffinity, l.NoNewPrivs, l.Dir = &nice, &oom, "batch", []int{0}, true, dir
-	l.Umask = 0o027
+	l.Umask, l.Slice = 0o027, 250*time.Microsecond
 	l.Limits = []Limit{{unix.RLIMIT_CORE, 0, 0}}
 	r, _ := run(t, l)
+	own, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Slice != l.Slice && own.Runtime != 0 { // 0: the kernel has one slice for all
+		t.Errorf("slice %v", r.Slice)
+	}
 	if r.Nice != 5 || r.OOM != "500" || r.Policy != unix.SCHED_BATCH || r.Status["Cpus_allowed_list"] != "0" ||
 		r.Status["NoNewPrivs"] != "1" || r.Dir != dir || r.Umask != 0o027 || r.Limits[unix.RLIMIT_CORE] != (unix.Rlimit{}) {
 		t.Errorf("%+v", r)

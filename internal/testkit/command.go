@@ -53,6 +53,7 @@ func Exec(t T, c Command) Output {
 	cmd.Env, cmd.Dir = append([]string{}, c.Env...), c.Dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = Patience // of one that was killed, a child may hold the output open
 	begun := time.Now()
 	err := cmd.Run()
 	var ended *exec.ExitError

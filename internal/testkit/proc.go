@@ -111,8 +111,8 @@ func statusFile(path string) map[string]int64 {
 	return values
 }
 
-// withVariable returns the processes whose environment has NAME=VALUE.
-func withVariable(variable string) []int {
+// WithVariable returns the processes whose environment has NAME=VALUE.
+func WithVariable(variable string) []int {
 	files, _ := filepath.Glob("/proc/[0-9]*/environ")
 	var list []int
 	for _, file := range files {

@@ -52,7 +52,7 @@ func (d *Daemon) Ended(code int) {
 // left returns the processes that bear the daemon's mark, itself excepted.
 func (d *Daemon) left() []int {
 	var list []int
-	for _, pid := range withVariable(d.mark()) {
+	for _, pid := range WithVariable(d.mark()) {
 		if pid != d.PID {
 			list = append(list, pid)
 		}

@@ -71,7 +71,7 @@ func TestProc(t *testing.T) {
 	if !slices.Contains(Children(os.Getpid()), pid) {
 		t.Errorf("child %d is not in %v", pid, Children(os.Getpid()))
 	}
-	Until(t, Patience, "its environment", func() bool { return slices.Equal(withVariable(cmd.Env[0]), []int{pid}) })
+	Until(t, Patience, "its environment", func() bool { return slices.Equal(WithVariable(cmd.Env[0]), []int{pid}) })
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	if len(FDs(pid)) != 0 || RestOf(pid).Threads != 0 {
