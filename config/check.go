@@ -4,12 +4,52 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/f72e338e/supervisord/internal/proto"
 )
 
 // check makes the checks between listeners and pools.
 func (l *loader) check() {
 	l.duplicatePlaces()
 	l.references()
+	l.policies()
+}
+
+// policies checks how connections reach the pools, and chooses where nothing is said:
+// Node's programs expect what Node does.
+func (l *loader) policies() {
+	for i := range l.c.Listeners {
+		ln := &l.c.Listeners[i]
+		users, nodes := 0, 0
+		for j := range l.c.Pools {
+			p := &l.c.Pools[j]
+			k := slices.Index(p.Listeners, ln.Name)
+			if k < 0 || l.pools[p.Name].bad["protocol"] {
+				continue
+			}
+			users++
+			if p.Protocol == "node" {
+				nodes++
+			}
+			if problem := pairProblem(p.Protocol, ln.Policy); problem != "" {
+				l.pools[p.Name].errorAt("listeners", element(k), "%q %s", ln.Name, problem)
+			}
+		}
+		if users > 0 && nodes == users && !l.listeners[ln.Name].has("policy") && !proto.IsDatagram(ln.Spec.Network) {
+			ln.Policy = proto.PolicyRoundRobin
+		}
+	}
+}
+
+// pairProblem says why workers of a protocol cannot serve a listener of a policy.
+func pairProblem(protocol, policy string) string {
+	switch {
+	case protocol == "systemd" && proto.IsDispatched(policy):
+		return fmt.Sprintf("has policy %q, and a worker with protocol \"systemd\" accepts for itself (policy = \"shared\")", policy)
+	case (protocol == "systemd" || protocol == "node") && policy == proto.PolicyReusePort:
+		return fmt.Sprintf("has policy %q: a worker with protocol %q cannot take over what was queued for one that is gone (policy = \"shared\")", policy, protocol)
+	}
+	return ""
 }
 
 // duplicatePlaces refuses two listeners on one address.

@@ -55,7 +55,7 @@ type Pool struct {
 	Workers     int  `key:"workers" codec:"workers" default:"1" alias:"instances processes numprocs worker_processes concurrency" applies:"reload" doc:"How many workers run. 'auto' is the CPU quota of the cgroup or the number of processors the master may use, at least 1."`
 	WorkersAuto bool // Workers came from "auto"
 
-	Protocol     string           `key:"protocol" default:"native" values:"native none" later:"node systemd" applies:"restart" doc:"How master and worker speak: 'native' is the link of docs/protocol.md, 'none' is just a process."`
+	Protocol     string           `key:"protocol" default:"native" values:"native node systemd none" applies:"restart" doc:"How master and worker speak. 'native': the link of docs/protocol.md. 'node': the channel of Node.js, for programs that use node:cluster or could. 'systemd': LISTEN_FDS and NOTIFY_SOCKET, as of systemd. 'none': just a process."`
 	Listeners    []string         `key:"listeners" applies:"restart" doc:"Names of the listeners that the workers are given."`
 	BindAllow    []proto.BindRule `key:"bind_allow" set:"BindAllowSet" applies:"reload" doc:"What the workers may ask for beside their listeners: 127.0.0.1:9000-9099, *:8000, udp:*:53, /run/app/ (below a directory), /run/app/x.sock, @name*. An empty list allows nothing. Default: every port from 1024 on and Unix paths below the working directory."`
 	BindAllowSet bool             // bind_allow is stated; else the default rule holds
@@ -74,12 +74,13 @@ type Pool struct {
 	EnvFileVars []string          // what EnvFile holds: KEY=VALUE in order
 	InheritEnv  []string          `key:"inherit_env" applies:"restart" doc:"Names taken over from the environment of the master, beside PATH, LANG, LC_*, TZ, HOME, USER, LOGNAME, SHELL and TMPDIR. A trailing * matches any rest; '*' alone takes everything."`
 
-	Ready      string        `key:"ready" codec:"ready" applies:"restart" doc:"What makes a worker ready: 'notify' (it says so), 'listening' (it listens or accepts), or a stated time such as 'delay:2s'. Default: notify with protocol native; with protocol none a delay has to be stated."`
+	Ready      string        `key:"ready" codec:"ready" applies:"restart" doc:"What makes a worker ready: 'notify' (it says so), 'listening' (it listens on the listeners of its pool, or on anything where the pool has none; of a worker with protocol systemd the kernel tells it), or a stated time such as 'delay:2s'. Default: notify with protocol native, listening with protocol node and with protocol systemd and listeners; with protocol none a delay has to be stated. A worker with protocol node says it with process.send(\"ready\"), one with protocol systemd by READY=1 (sd_notify(3))."`
 	ReadyDelay time.Duration // with Ready "delay"
 
 	StartTimeout    time.Duration `key:"start_timeout" default:"60s" min:"1ms" applies:"reload" doc:"A worker that is not ready after this is ended and counts as failed."`
 	Linger          time.Duration `key:"linger" default:"30s" applies:"reload" doc:"How long a socket that a worker asked for stays open, with its queue, when its last holder died and a successor is to come. Configured listeners stay open in any case."`
 	MinUptime       time.Duration `key:"min_uptime" default:"5s" applies:"reload" doc:"A worker that was ready for less did not run well: its restart is delayed."`
+	Heartbeat       time.Duration `key:"heartbeat_timeout" default:"0s" alias:"watchdog watchdog_sec" applies:"reload" doc:"A ready worker that shows no life for so long is ended and counts as failed; 0s: it need not. With protocol native the master asks, and the worker package answers as long as the program runs. With protocol systemd the worker is given WATCHDOG_USEC and has to send WATCHDOG=1 (sd_watchdog_enabled(3))."`
 	GracefulTimeout time.Duration `key:"graceful_timeout" default:"30s" alias:"stopwaitsecs" applies:"reload" doc:"How long a draining worker may finish what is open."`
 	KillTimeout     time.Duration `key:"kill_timeout" default:"5s" applies:"reload" doc:"After graceful_timeout: from the last stop signal to SIGKILL."`
 	DrainDelay      time.Duration `key:"drain_delay" default:"0s" applies:"reload" doc:"How long a worker goes on as before when it is to be stopped, so that a load balancer can notice first."`
@@ -87,7 +88,7 @@ type Pool struct {
 
 	StopSignalNumber int
 
-	MaxConnections int `key:"max_connections" default:"0" max:"1073741823" applies:"restart" doc:"How many connections one worker may have open at once, 0 for any number. At so many it accepts none: they go to other workers, or wait in the kernel when all are full. For workers that use our package, and for those that are handed connections."`
+	MaxConnections int `key:"max_connections" default:"0" max:"1073741823" applies:"restart" doc:"How many connections one worker may have open at once, 0 for any number. At so many it accepts none: they go to other workers, or wait in the kernel when all are full; under the policy reuse_port they may wait for a full one though another has room. For workers that use our package, and for those that are handed connections."`
 
 	Restart         string        `key:"restart" default:"always" values:"always on-failure never" alias:"autorestart" applies:"reload" doc:"When a worker that ended by itself is started again."`
 	RestartDelay    time.Duration `key:"restart_delay" default:"100ms" applies:"reload" doc:"Delay before a worker that was ready for less than min_uptime is replaced; it doubles each time in a row, give or take a fifth. One that ran longer is replaced at once."`
@@ -121,17 +122,18 @@ const Unlimited uint64 = math.MaxUint64
 // leaves what the master has; [Unlimited] lifts a limit. Nofile and Nproc are
 // counts, the others bytes; soft and hard limit are set to the same value.
 type Limits struct {
-	Nofile        *uint64  `key:"nofile" min:"16" applies:"restart" doc:"RLIMIT_NOFILE: open files."`
-	Nproc         *uint64  `key:"nproc" applies:"restart" doc:"RLIMIT_NPROC: processes and threads of the user."`
-	Core          *uint64  `key:"core" unit:"bytes" applies:"restart" doc:"RLIMIT_CORE: size of a core dump."`
-	Memlock       *uint64  `key:"memlock" unit:"bytes" applies:"restart" doc:"RLIMIT_MEMLOCK: locked memory."`
-	Stack         *uint64  `key:"stack" unit:"bytes" applies:"restart" doc:"RLIMIT_STACK: stack of the first thread."`
-	AS            *uint64  `key:"as" unit:"bytes" applies:"restart" doc:"RLIMIT_AS: address space."`
-	Nice          *int     `key:"nice" min:"-20" max:"19" applies:"restart" doc:"Nice value, sched(7)."`
-	Scheduling    string   `key:"scheduling" set:"SchedulingSet" values:"other batch idle" applies:"restart" doc:"Scheduling policy, sched(7). Default with protocol native: 'batch', under which a worker that is woken does not push aside another that runs; where the system forbids that, and with protocol none: as the master."`
-	SchedulingSet bool     // scheduling is stated; else Scheduling is a wish
-	OOMScoreAdj   *int     `key:"oom_score_adj" min:"-1000" max:"1000" applies:"restart" doc:"How ready the kernel is to kill a worker when memory is short, proc(5)."`
-	CPUAffinity   []int    `key:"cpu_affinity" max:"8191" applies:"restart" doc:"Processors the workers may run on, from 0."`
-	NoNewPrivs    bool     `key:"no_new_privs" default:"false" applies:"restart" doc:"Forbid the workers to gain privileges by execve(2)."`
-	Capabilities  []string `key:"capabilities" applies:"restart" doc:"Capabilities the workers keep as an ordinary user, such as CAP_NET_BIND_SERVICE."`
+	Nofile        *uint64       `key:"nofile" min:"16" applies:"restart" doc:"RLIMIT_NOFILE: open files."`
+	Nproc         *uint64       `key:"nproc" applies:"restart" doc:"RLIMIT_NPROC: processes and threads of the user."`
+	Core          *uint64       `key:"core" unit:"bytes" applies:"restart" doc:"RLIMIT_CORE: size of a core dump."`
+	Memlock       *uint64       `key:"memlock" unit:"bytes" applies:"restart" doc:"RLIMIT_MEMLOCK: locked memory."`
+	Stack         *uint64       `key:"stack" unit:"bytes" applies:"restart" doc:"RLIMIT_STACK: stack of the first thread."`
+	AS            *uint64       `key:"as" unit:"bytes" applies:"restart" doc:"RLIMIT_AS: address space."`
+	Nice          *int          `key:"nice" min:"-20" max:"19" applies:"restart" doc:"Nice value, sched(7)."`
+	Scheduling    string        `key:"scheduling" set:"SchedulingSet" values:"other batch idle" applies:"restart" doc:"Scheduling policy, sched(7). Default with protocol native: 'batch', under which a worker that is woken does not push aside another that runs; where the system forbids that, and with protocol none: as the master."`
+	SchedulingSet bool          // scheduling is stated; else Scheduling is a wish
+	Slice         time.Duration `key:"slice" min:"100us" max:"100ms" applies:"restart" doc:"How long the kernel lets a worker compute before it looks whether others should, sched_setattr(2). Shorter ones let a light request pass a heavy one of another worker sooner. Linux 6.12 and later; older ones have one for all. Default with protocol native: '100us'; else as the master."`
+	OOMScoreAdj   *int          `key:"oom_score_adj" min:"-1000" max:"1000" applies:"restart" doc:"How ready the kernel is to kill a worker when memory is short, proc(5)."`
+	CPUAffinity   []int         `key:"cpu_affinity" max:"8191" applies:"restart" doc:"Processors the workers may run on, from 0."`
+	NoNewPrivs    bool          `key:"no_new_privs" default:"false" applies:"restart" doc:"Forbid the workers to gain privileges by execve(2)."`
+	Capabilities  []string      `key:"capabilities" applies:"restart" doc:"Capabilities the workers keep as an ordinary user, such as CAP_NET_BIND_SERVICE."`
 }

@@ -23,3 +23,22 @@ func TestLoadEmpty(t *testing.T) {
 		t.Errorf("a device: %v", err)
 	}
 }
+
+// Programs of Node expect what Node does, where nothing is said.
+func TestNodePolicy(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                               "round_robin",
+		"policy = \"shared\"":            "shared",
+		"policy = \"least_connections\"": "least_connections",
+		"[pool.other]\ncommand = [\"x\"]\nlisteners = [\"web\"]": "shared",
+		"network = \"udp\"": "shared",
+	} {
+		c, err := Parse("x.toml", []byte("[pool.web]\ncommand = [\"node\"]\nprotocol = \"node\"\nlisteners = [\"web\"]\n[listener.web]\naddress = \"127.0.0.1:80\"\n"+text), t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Listeners[0].Policy; got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}

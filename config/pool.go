@@ -1,10 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // stopSignals are the signals a worker may be asked to stop with. SIGKILL is what
@@ -27,8 +29,9 @@ func (l *loader) pool(t *table) Pool {
 	l.output(t, &p)
 	t.ready(&p)
 	t.stopSignal(&p)
-	if p.Limits.Scheduling == "" && p.Protocol == "native" {
-		p.Limits.Scheduling = "batch"
+	if p.Protocol == "native" {
+		p.Limits.Scheduling = cmp.Or(p.Limits.Scheduling, "batch")
+		p.Limits.Slice = cmp.Or(p.Limits.Slice, 100*time.Microsecond)
 	}
 	t.capabilities(&p)
 	t.names("inherit_env", p.InheritEnv, func(s string) string {
@@ -63,7 +66,10 @@ func (t *table) ready(p *Pool) {
 		t.errorf("ready", `is missing: a process with protocol "none" cannot say when it is ready (state a time: ready = "delay:2s")`)
 	case p.Protocol == "none" && p.Ready != "delay":
 		t.errorf("ready", `%q is not possible with protocol "none" (allowed: "delay:2s")`, p.Ready)
-	case p.Ready == "":
+	case p.Ready != "":
+	case p.Protocol == "node", p.Protocol == "systemd" && len(p.Listeners) > 0:
+		p.Ready = "listening"
+	default:
 		p.Ready = "notify"
 	}
 }
@@ -140,17 +146,28 @@ func (t *table) combinations(p *Pool) {
 	if t.bad["protocol"] {
 		return
 	}
-	if p.Protocol == "none" && len(p.Listeners) > 0 {
-		t.errorf("listeners", `a process with protocol "none" cannot be given listeners (use protocol = "native")`)
-	}
-	if p.Protocol == "none" && p.MaxConnections > 0 && t.good("max_connections") {
-		t.errorf("max_connections", `a process with protocol "none" takes its connections itself (use protocol = "native")`)
-	}
-	if p.Protocol == "none" && len(p.BindAllow) > 0 {
-		t.errorf("bind_allow", `a process with protocol "none" cannot ask for sockets (use protocol = "native")`)
-	}
+	t.protocol(p)
 	if p.Ready == "delay" && t.good("ready") && p.ReadyDelay >= p.StartTimeout && t.good("start_timeout") {
 		t.errorf("ready", "the delay, %s, is not shorter than start_timeout, %s", formatDuration(p.ReadyDelay), formatDuration(p.StartTimeout))
+	}
+}
+
+// protocol reports keys that mean nothing for how a pool's workers are spoken to.
+func (t *table) protocol(p *Pool) {
+	if p.Protocol == "none" && len(p.Listeners) > 0 {
+		t.errorf("listeners", `a process with protocol "none" cannot be given listeners (use protocol = "systemd", or "native")`)
+	}
+	if p.Protocol != "native" && p.MaxConnections > 0 && t.good("max_connections") {
+		t.errorf("max_connections", `the master cannot hold a worker with protocol %q to it (limit them in the program, or use protocol = "native")`, p.Protocol)
+	}
+	if (p.Protocol == "none" || p.Protocol == "systemd") && len(p.BindAllow) > 0 {
+		t.errorf("bind_allow", `a process with protocol %q cannot ask for sockets (use protocol = "native" or "node")`, p.Protocol)
+	}
+	if (p.Protocol == "none" || p.Protocol == "node") && p.Heartbeat > 0 && t.good("heartbeat_timeout") {
+		t.errorf("heartbeat_timeout", `a process with protocol %q cannot show life (protocol = "native" or "systemd" can)`, p.Protocol)
+	}
+	if p.Protocol == "systemd" && p.Ready == "listening" && len(p.Listeners) == 0 && t.good("ready") {
+		t.errorf("ready", `"listening" needs listeners that the worker could accept on (or ready = "notify")`)
 	}
 }
 

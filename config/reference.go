@@ -79,6 +79,8 @@ func (f *field) valueText() string {
 		name += fmt.Sprintf(", at least %d", f.min)
 	case name == "size":
 		name += fmt.Sprintf(", %s to %s", formatSize(uint64(f.min)), formatSize(uint64(f.max)))
+	case name == "duration" && f.max != math.MaxInt64 && f.min > 0:
+		name += ", " + formatDuration(time.Duration(f.min)) + " to " + formatDuration(time.Duration(f.max))
 	case name == "duration" && f.max != math.MaxInt64:
 		name += ", at most " + formatDuration(time.Duration(f.max))
 	case name == "duration" && f.min > 0:

@@ -55,7 +55,7 @@ var includeField = field{
 // later lists tables and keys of the design that this version does not have.
 var later = []string{
 	"http", "pool.max_requests", "pool.max_memory", "pool.max_age",
-	"pool.heartbeat_timeout", "pool.before_rollout", "pool.start_after", "pool.probe",
+	"pool.before_rollout", "pool.start_after", "pool.probe",
 }
 
 func sectionOf(name string) *section {

@@ -148,7 +148,7 @@ func TestDefaults(t *testing.T) {
 		Ready: "notify", StartTimeout: time.Minute, Linger: 30 * time.Second, MinUptime: 5 * time.Second, GracefulTimeout: 30 * time.Second, KillTimeout: 5 * time.Second,
 		StopSignal: "SIGTERM", StopSignalNumber: int(syscall.SIGTERM), Restart: "always", RestartDelay: 100 * time.Millisecond,
 		RestartMaxDelay: 30 * time.Second, MaxRestarts: 10, RestartWindow: time.Minute, OnLimit: "slow", Output: "capture",
-		Limits: Limits{Scheduling: "batch"}, Rollout: Rollout{MaxSurge: 1, Monitor: 5 * time.Second, OnFailure: "rollback", Order: "newest", MaxGenerations: 5, GenerationTimeout: 10 * time.Minute},
+		Limits: Limits{Scheduling: "batch", Slice: 100 * time.Microsecond}, Rollout: Rollout{MaxSurge: 1, Monitor: 5 * time.Second, OnFailure: "rollback", Order: "newest", MaxGenerations: 5, GenerationTimeout: 10 * time.Minute},
 	}
 	if diff := cmp.Diff(want, c.Pools[0]); diff != "" {
 		t.Error(diff)
@@ -185,7 +185,7 @@ func TestFromFlags(t *testing.T) {
 command: must not be empty
 --workers: must be an integer or "auto", is "many"
 pool.main.ready: is missing: a process with protocol "none" cannot say when it is ready (state a time: ready = "delay:2s"); this needs a configuration file
---listen: a process with protocol "none" cannot be given listeners (use protocol = "native")
+--listen: a process with protocol "none" cannot be given listeners (use protocol = "systemd", or "native")
 --listen :80: the same socket as listener "main-2"`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
