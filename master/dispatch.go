@@ -57,9 +57,14 @@ func (m *Master) channelFor(worker proto.WorkerID, handle proto.HandleID) ([]*fd
 	if err != nil {
 		ours = nil
 	}
+	copied, err := theirs.Dup()
+	if err != nil {
+		fdpass.CloseAll([]*fdpass.File{end, theirs, page, ours})
+		return nil, err
+	}
 	w, _ := m.core.Worker(worker)
 	if err := m.dispatcher.Join(uint64(handle), dispatch.Member{Worker: uint64(worker), Slot: w.Slot, Limit: m.maxConnections(w),
-		Channel: end, Page: ours, Admitted: isServing(w)}); err != nil {
+		Channel: end, Far: copied, Page: ours, Admitted: isServing(w)}); err != nil {
 		_ = theirs.Close()
 		_ = page.Close()
 		return nil, err
@@ -105,7 +110,7 @@ func (m *Master) needDispatcher() error {
 	if m.dispatcher != nil {
 		return nil
 	}
-	d, err := dispatch.New(dispatch.Options{Scheduling: "batch", Report: m.dispatchReport})
+	d, err := dispatch.New(dispatch.Options{Scheduling: "batch", Report: m.dispatchReport, Stranded: m.stranded})
 	if err != nil {
 		return err
 	}
@@ -139,6 +144,11 @@ func (m *Master) maxConnections(w core.Worker) int64 {
 // dispatchReport is called on the dispatcher's thread.
 func (m *Master) dispatchReport(handle, worker uint64, err error) {
 	m.log.Warn("dispatch", "handle", handle, "worker", worker, "err", err)
+}
+
+// stranded is called on the dispatcher's thread.
+func (m *Master) stranded(handle uint64) {
+	go m.call(func() { m.rehouse(proto.HandleID(handle)) })
 }
 
 // setPolicy changes the policy of a handle that is dispatched already. From

@@ -204,11 +204,16 @@ func (m *Master) renewed(id proto.HandleID, entry *listening, file *fdpass.File,
 	m.watch.remove(entry.file)
 	_ = entry.file.Close()
 	entry.file, entry.bound = file, bound
-	if entry.dispatched { // its workers are replaced, and get other channels
-		m.dispatcher.Remove(uint64(id))
-		entry.dispatched, entry.passes = false, false
-	}
 	h, _ := m.core.Handle(id)
+	if entry.dispatched { // who has a channel keeps it
+		m.dispatcher.DropSockets(uint64(id))
+		entry.dispatched = false
+		if proto.IsDispatched(h.Policy) {
+			if err := m.dispatched(id, h.Policy); err != nil {
+				m.log.Error("socket not dispatched", "handle", id, "err", err)
+			}
+		}
+	}
 	m.watchSocket(id, 0, h.Key.Network, file)
 	m.step(core.Mended{Handle: id, Bound: bound, Anew: true})
 }

@@ -153,7 +153,7 @@ func (l *launches) planPool(p config.Pool, ways ...string) (core.PoolSpec, error
 		Listeners:      p.Listeners, Allow: p.BindAllow, AllowSet: p.BindAllowSet,
 		Confine: proto.Confine{Directory: p.WorkingDirectory, UID: uid, GID: gid},
 		Ready:   p.Ready, ReadyDelay: p.ReadyDelay,
-		Timeouts: core.Timeouts{Start: p.StartTimeout, MinUptime: p.MinUptime, Graceful: p.GracefulTimeout, Kill: p.KillTimeout, Drain: p.DrainDelay, Linger: p.Linger},
+		Timeouts: core.Timeouts{Start: p.StartTimeout, MinUptime: p.MinUptime, Graceful: p.GracefulTimeout, Kill: p.KillTimeout, Drain: p.DrainDelay, Linger: p.Linger, Heartbeat: p.Heartbeat},
 		Restart:  core.RestartPolicy{Policy: restart, Delay: p.RestartDelay, MaxDelay: p.RestartMaxDelay, Max: p.MaxRestarts, Window: p.RestartWindow, OnLimit: p.OnLimit},
 		Rollout: core.RolloutPolicy{MaxSurge: roll.MaxSurge, MaxUnavailable: roll.MaxUnavailable, Monitor: roll.Monitor, Halt: roll.OnFailure == "halt",
 			Oldest: roll.Order == "oldest", MaxGenerations: roll.MaxGenerations, GenerationTimeout: roll.GenerationTimeout},
@@ -267,7 +267,7 @@ func (r *launch) order(a core.Spawn) proc.Launch {
 	p := &r.pool
 	o := proc.Launch{
 		Dir: fill.Replace(p.WorkingDirectory), DirFile: r.dir, Exec: r.pinned(), UID: p.UID, GID: p.GID, Groups: p.Groups, Umask: int(p.Umask),
-		Nice: p.Limits.Nice, Scheduling: p.Limits.Scheduling, SchedulingWish: !p.Limits.SchedulingSet, OOMScoreAdj: p.Limits.OOMScoreAdj, CPUAffinity: p.Limits.CPUAffinity,
+		Nice: p.Limits.Nice, Scheduling: p.Limits.Scheduling, SchedulingWish: !p.Limits.SchedulingSet, Slice: p.Limits.Slice, OOMScoreAdj: p.Limits.OOMScoreAdj, CPUAffinity: p.Limits.CPUAffinity,
 		NoNewPrivs: p.Limits.NoNewPrivs, Capabilities: p.Limits.Capabilities,
 	}
 	for _, arg := range p.Command {

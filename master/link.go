@@ -137,7 +137,18 @@ func (l *workerLink) refuse(e proto.Envelope, err error) {
 // send sends a message of the loop. It goes out at once where the worker reads,
 // else it waits in a bounded queue; the loop never does.
 func (m *Master) send(a core.Send) {
+	if a.Handle != 0 {
+		m.block(a.Handle)
+	}
 	p := m.workers[a.Worker]
+	if _, ok := a.Envelope.Body.(proto.Count); ok && p != nil && !p.tellsCounts() {
+		m.askSurvey(a.Worker, a.Envelope.ID)
+		return
+	}
+	if p != nil && p.node != nil {
+		m.sendNode(p.node, a)
+		return
+	}
 	if p == nil || p.link == nil {
 		return // it has ended; the core will hear of it
 	}
@@ -151,6 +162,10 @@ func (m *Master) send(a core.Send) {
 	}
 	if a.Members != nil {
 		m.sendMembers(a, data)
+		return
+	}
+	if b, ok := a.Envelope.Body.(proto.Member); ok && m.sockets[b.Handle] != nil && m.sockets[b.Handle].group != nil {
+		m.sockets[b.Handle].group.do(func() { m.call(func() { m.deliver(a.Worker, data, nil) }) }) // behind the members that it sends
 		return
 	}
 	files, done, err := m.filesFor(a)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,7 @@ type Master struct {
 	ring    *eventRing
 	control *control
 	notify  *systemd.Notifier
+	tag     uint64 // see tagOf
 
 	inbox chan any      // to the loop, in order: a core.Event, or a func to call
 	done  chan struct{} // closed when the loop has ended
@@ -57,6 +59,10 @@ type Master struct {
 	lookedAt  core.Time        // when all sockets were examined for harm last
 	inherited []systemd.Socket // not used yet
 	workers   map[proto.WorkerID]*process
+	notifyDir string    // of the notify sockets of workers; "" = none yet
+	survey    *survey   // to be made; nil = none
+	surveyed  core.Time // when the last one was made
+	balances  bool      // see balance
 	tails     *tails
 	replies   map[core.OpID]func(core.Result)
 	later     []core.Event // of the loop's own making, before any other
@@ -99,7 +105,7 @@ func New(opts Options) (*Master, error) {
 		opts: opts, file: opts.Config.File, begun: time.Now(), output: newSink(opts.Output), logged: newSink(opts.Log),
 		ring: newEventRing(1024), inbox: make(chan any, 256), done: make(chan struct{}), pending: map[core.OpID]candidate{},
 		core: core.New(1, rand.Uint64()), sockets: map[proto.HandleID]*listening{}, workers: map[proto.WorkerID]*process{},
-		tails: newTails(), replies: map[core.OpID]func(core.Result){}, nextOp: 1,
+		tag: rand.Uint64(), tails: newTails(), replies: map[core.OpID]func(core.Result){}, nextOp: 1,
 		spawning: make(chan struct{}, max(2, runtime.NumCPU())), hangups: make(chan struct{}, 1),
 	}
 	m.log = newLogger(opts, m.logged)
@@ -185,6 +191,9 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 	}
 	m.control.close()
 	m.pumps.Wait()
+	if m.notifyDir != "" {
+		_ = os.RemoveAll(m.notifyDir)
+	}
 	m.closeInherited()
 	m.output.close()
 	m.logged.close()

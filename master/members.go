@@ -92,10 +92,17 @@ func (m *Master) groups(fn func(*group)) {
 	}
 }
 
+// withdraw ends a living worker's part in a handle.
 func (m *Master) withdraw(worker proto.WorkerID, handle proto.HandleID) {
-	if entry := m.sockets[handle]; entry != nil && entry.group != nil {
-		g := entry.group
+	entry := m.sockets[handle]
+	if entry == nil {
+		return
+	}
+	if g := entry.group; g != nil {
 		g.do(func() { g.withdraw(worker) })
+	}
+	if entry.dispatched || entry.passes {
+		m.dispatcher.Leave(uint64(handle), uint64(worker))
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 // pass takes what came with a pass to the loop. err is fdpass.ErrFilesLost, or nil.
 func (l *workerLink) pass(e proto.Envelope, files []*fdpass.File, err error) {
-	handle := e.Body.(proto.Pass).Handle
+	pass := e.Body.(proto.Pass)
 	switch {
 	case err != nil:
 		err = refuse(unix.EMFILE, "the master cannot receive the connection (raise its limit of open files)")
@@ -29,11 +29,11 @@ func (l *workerLink) pass(e proto.Envelope, files []*fdpass.File, err error) {
 	}
 	ran := l.m.call(func() {
 		if err == nil {
-			err = l.m.passOn(l.id, handle, files[0])
+			err = l.m.passOn(l.id, pass, files[0])
 		}
 		var body proto.Message = proto.Passed{}
 		if err != nil {
-			l.m.log.Debug("connection not passed on", "worker", l.id, "handle", handle, "err", err)
+			l.m.log.Debug("connection not passed on", "worker", l.id, "handle", pass.Handle, "err", err)
 			body = passError(err)
 		}
 		if e.ID != 0 {
@@ -68,7 +68,8 @@ func (r *refused) Error() string { return r.text }
 func (r *refused) Unwrap() error { return r.err }
 
 // passOn takes a connection. On an error it is closed here, and nobody else has it.
-func (m *Master) passOn(worker proto.WorkerID, id proto.HandleID, f *fdpass.File) error {
+func (m *Master) passOn(worker proto.WorkerID, pass proto.Pass, f *fdpass.File) error {
+	id := pass.Handle
 	defer func() { _ = f.Close() }()
 	w, _ := m.core.Worker(worker)
 	entry := m.sockets[id]
@@ -85,7 +86,7 @@ func (m *Master) passOn(worker proto.WorkerID, id proto.HandleID, f *fdpass.File
 	if err := m.openChannels(w.ID, id, entry); err != nil {
 		return err
 	}
-	err := m.dispatcher.Pass(uint64(id), uint64(worker), f)
+	err := m.dispatcher.Pass(uint64(id), dispatch.Passed{From: uint64(worker), Reluctant: pass.Reluctant, Connection: f})
 	if errors.Is(err, unix.EAGAIN) {
 		return refuse(unix.EAGAIN, "the other workers do not take what is passed on already")
 	}
@@ -128,7 +129,8 @@ func checkConnection(fd int, network string) error {
 }
 
 // openChannels gives the workers that hold a handle a channel where they have none.
-// Errors: ENOENT when no worker but from serves there, those of making a dispatcher.
+// from passes connections on, 0 is nobody. Errors: ENOENT when no worker but from
+// serves there, those of making a dispatcher.
 func (m *Master) openChannels(from proto.WorkerID, id proto.HandleID, entry *listening) error {
 	var joined []uint64
 	if m.dispatcher != nil {
@@ -166,6 +168,20 @@ func (m *Master) openChannels(from proto.WorkerID, id proto.HandleID, entry *lis
 	return nil
 }
 
+// rehouse finds workers for connections that were taken back from one where nobody
+// has a channel any more: the policy has changed since, and the others accept for
+// themselves. Who asks for the handle later gets a channel too.
+func (m *Master) rehouse(id proto.HandleID) {
+	entry := m.sockets[id]
+	if entry == nil {
+		return
+	}
+	if err := m.openChannels(0, id, entry); err != nil {
+		entry.passes = true
+		m.log.Debug("connections wait for a worker", "handle", id, "err", err)
+	}
+}
+
 func takesPassed(w core.Worker) bool { return slices.Contains(w.Features, proto.FeaturePass) }
 
 // offerPassed follows a grant: what is passed on may have been waiting for somebody.
@@ -200,6 +216,9 @@ func (m *Master) sendChannel(worker proto.WorkerID, id proto.HandleID) {
 	}
 	if p == nil || p.link == nil || !slices.Contains(w.Holds, id) {
 		return // it has gone, or given the handle back
+	}
+	if slices.Contains(m.dispatcher.Joined(uint64(id)), uint64(worker)) {
+		return // it was offered one meanwhile
 	}
 	files, err := m.channelFor(worker, id)
 	if err != nil {

@@ -49,6 +49,7 @@ func (c *control) routes() http.Handler {
 }
 
 func (c *control) getStatus(w http.ResponseWriter, _ *http.Request) {
+	c.m.refreshCounts()
 	writeJSON(w, http.StatusOK, c.m.status())
 }
 
@@ -139,13 +140,8 @@ func (c *control) command(w http.ResponseWriter, r *http.Request, run func(taken
 	seen := c.m.ring.last()
 	result, taken := make(chan api.Result, 1), make(chan core.OpID, 1)
 	go run(func(op core.OpID) { taken <- op }, func(res api.Result) { result <- res })
+	var wake <-chan struct{} // nil until the operation's number was said, which comes first
 	for {
-		events, wake := c.m.ring.since(seen)
-		for i := range events {
-			seen = events[i].ID
-			s.write(api.Line{Event: &events[i]})
-		}
-		s.flush()
 		select {
 		case op := <-taken:
 			s.write(api.Line{Operation: uint64(op)})
@@ -163,6 +159,13 @@ func (c *control) command(w http.ResponseWriter, r *http.Request, run func(taken
 		case <-r.Context().Done():
 			return
 		}
+		var events []api.Event
+		events, wake = c.m.ring.since(seen)
+		for i := range events {
+			seen = events[i].ID
+			s.write(api.Line{Event: &events[i]})
+		}
+		s.flush()
 	}
 }
 

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"syscall"
@@ -22,7 +23,8 @@ type listening struct {
 	dispatched bool // the dispatcher has a descriptor of it
 	passes     bool // connections are passed on: its workers have channels beside their own way
 	group      *group
-	seen       core.Time // when it was last found in order
+	tls        json.RawMessage // what the first Node worker said that serves TLS there
+	seen       core.Time       // when it was last found in order
 }
 
 // bind makes a socket, or takes an inherited one: named so, or bound to the

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,10 @@ type process struct {
 	id   proto.WorkerID
 	proc *proc.Process // nil until it was forked
 	link *workerLink   // nil without one
+	node *nodeLink     // nil but for a worker of Node's protocol
+
+	notify *notifyLink   // nil but for a worker of systemd's
+	gone   chan struct{} // closed when it has ended
 }
 
 // exitGrace is how long the exit of a worker waits for the end of its link and of
@@ -26,45 +31,83 @@ const exitGrace = 250 * time.Millisecond
 // that nothing the worker says can be lost.
 func (m *Master) spawn(a core.Spawn) {
 	r := m.launches.get(a.Launch)
-	p := &process{id: a.Worker}
+	p := &process{id: a.Worker, gone: make(chan struct{})}
 	m.workers[a.Worker] = p
-	var far *fdpass.File
-	if a.Linked {
-		near, other, err := fdpass.Pair()
-		if err == nil {
-			far, err = other.Detach()
-		}
-		if err != nil {
-			m.later = append(m.later, core.SpawnFailed{Worker: a.Worker, Cause: err.Error()})
-			delete(m.workers, a.Worker)
-			return
-		}
-		p.link = newWorkerLink(m, a.Worker, near)
+	g, err := m.connect(a, r, p)
+	if err != nil {
+		m.later = append(m.later, core.SpawnFailed{Worker: a.Worker, Cause: err.Error()})
+		delete(m.workers, a.Worker)
+		return
 	}
 	m.pumps.Add(1)
 	go func() {
 		defer m.pumps.Done()
 		m.spawning <- struct{}{}
 		defer func() { <-m.spawning }()
-		m.start(a, r, p, far)
+		m.start(a, r, p, g)
 	}()
+}
+
+// tagOf is the variable that a worker's processes have in their environment, and no
+// others: another daemon's workers have the same numbers.
+func (m *Master) tagOf(id proto.WorkerID) string {
+	return fmt.Sprintf("SUPERVISORD_TAG=%016x-%d", m.tag, id)
+}
+
+// gift is what a worker gets with its start.
+type gift struct {
+	files     []*fdpass.File // 3, 4, 5 ... of the worker, which it owns
+	env       []string
+	listenPID bool
+}
+
+func (g gift) close() { fdpass.CloseAll(g.files) }
+
+// connect makes what the worker and the master speak over.
+func (m *Master) connect(a core.Spawn, r *launch, p *process) (gift, error) {
+	switch {
+	case r.pool.Protocol == core.ProtocolSystemd:
+		return m.endow(a, r, p)
+	case !a.Linked:
+		return gift{}, nil
+	case r.pool.Protocol == core.ProtocolNode:
+		near, far, err := nodePair()
+		if err == nil {
+			p.node, err = m.newNodeLink(a.Worker, near, nodePolicy(r.environment()))
+		}
+		if err != nil {
+			_ = far.Close()
+			return gift{}, err
+		}
+		return gift{files: []*fdpass.File{far}, env: nodeEnv(a)}, nil
+	}
+	near, other, err := fdpass.Pair()
+	if err != nil {
+		return gift{}, err
+	}
+	far, err := other.Detach()
+	if err != nil {
+		_ = near.Close()
+		return gift{}, err
+	}
+	p.link = newWorkerLink(m, a.Worker, near)
+	return gift{files: []*fdpass.File{far}, env: []string{"SUPERVISORD_FD=3"}}, nil
 }
 
 // start forks, and hands the process over by a call. It does not wait for the stage
 // to become the command, which may hang on a dead file server and must not keep
 // other pools from starting theirs; awaitExit tells when that failed.
-func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
-	defer func() { _ = far.Close() }()
+func (m *Master) start(a core.Spawn, r *launch, p *process, g gift) {
+	defer g.close()
 	out, err := openOutput(m, a, r)
 	if err != nil {
 		m.call(func() { m.spawnFailed(a.Worker, err.Error()) })
 		return
 	}
 	order := r.order(a)
-	if far != nil {
-		order.Files = []*fdpass.File{far}
-		order.Env = append(order.Env, "SUPERVISORD_FD=3")
-	}
+	order.Files, order.SetListenPID = g.files, g.listenPID
+	order.Env = append(order.Env, m.tagOf(a.Worker))
+	order.Env = append(order.Env, g.env...)
 	order.Stdout, order.Stderr = out.files()
 	pr, err := proc.Start(order)
 	out.started()
@@ -73,7 +116,7 @@ func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
 		m.call(func() { m.spawnFailed(a.Worker, "cannot fork: "+err.Error()) })
 		return
 	}
-	_ = far.Close() // the worker's copy is the only one: its end is the link's end
+	g.close() // the worker's copy is the only one: its end is the link's end
 	m.call(func() {
 		p.proc = pr
 		m.step(core.Spawned{Worker: a.Worker, PID: pr.PID()})
@@ -85,15 +128,41 @@ func (m *Master) start(a core.Spawn, r *launch, p *process, far *fdpass.File) {
 		m.pumps.Add(1)
 		go p.link.read()
 	}
+	if p.node != nil {
+		m.pumps.Add(1)
+		go p.node.read()
+	}
+	if p.notify != nil {
+		p.notify.leader = pr.PID()
+		m.pumps.Add(1)
+		go p.notify.read()
+	}
+	if p.notify != nil && r.pool.Ready == core.ReadyListening {
+		m.pumps.Add(1)
+		go m.awaitAccepting(a.Worker, pr.PID(), a.Handles, p.gone)
+	}
 }
 
 // spawnFailed runs in the loop.
 func (m *Master) spawnFailed(id proto.WorkerID, cause string) {
-	if p := m.workers[id]; p != nil && p.link != nil {
-		p.link.close()
+	if p := m.workers[id]; p != nil {
+		p.close()
 	}
 	delete(m.workers, id)
 	m.step(core.SpawnFailed{Worker: id, Cause: cause})
+}
+
+// close ends what the master speaks to the worker over.
+func (p *process) close() {
+	if p.link != nil {
+		p.link.close()
+	}
+	if p.node != nil {
+		p.node.m.dispatcher.RemovePeer(uint64(p.id))
+	}
+	if p.notify != nil {
+		p.notify.close()
+	}
 }
 
 // awaitExit waits for the end of a worker, then for what it had still to say: why
@@ -106,11 +175,15 @@ func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 	if err != nil {
 		m.log.Error("exit of a worker not known", "worker", id, "err", err)
 	}
+	close(p.gone)
 	timer := time.NewTimer(exitGrace)
 	defer timer.Stop()
 	ended := []<-chan struct{}{out.ended}
 	if p.link != nil {
 		ended = append(ended, p.link.ended)
+	}
+	if p.node != nil {
+		ended = append(ended, p.node.ended)
 	}
 	for _, ch := range ended {
 		select {
@@ -128,9 +201,7 @@ func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 		ev.Signal = unix.SignalName(unix.Signal(exit.Signal))
 	}
 	m.call(func() {
-		if p.link != nil {
-			p.link.close()
-		}
+		p.close()
 		delete(m.workers, id)
 		m.groups(func(g *group) { g.withdraw(id) })
 		if m.dispatcher != nil {
@@ -139,9 +210,7 @@ func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 		m.step(core.Exited{Worker: id, Exit: ev})
 	})
 	_ = pr.Close()
-	if p.link != nil { // also when the loop has ended meanwhile
-		p.link.close()
-	}
+	p.close() // also when the loop has ended meanwhile
 }
 
 // signal sends the stop signal. ESRCH means that the exit is on its way.

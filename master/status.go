@@ -154,7 +154,7 @@ func (s *snapshot) workerStatus(w core.Worker, slot core.Slot, at core.Time) api
 		Restarts: slot.Restarts, LastExit: slot.LastExit, Status: w.Text}
 	up := at.Sub(w.Begun).Seconds()
 	out.UptimeSeconds = &up
-	if w.Connected != nil {
+	if w.Tells {
 		out.Accepted = &w.Accepted
 	}
 	if w.PID == 0 {

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -19,38 +18,38 @@ import (
 )
 
 // channel is what a worker has of a dispatched handle: connections arrive on it
-// that the master accepted (proto.Handover). It is read only when the program
-// wants a connection, so a worker that is busy answers for nothing it cannot
-// serve, and the master gives it nothing more.
+// that the master accepted (proto.Handover). To read one is to accept it, so it is
+// read only when the program wants a connection: what a busy worker leaves there the
+// master gives to another.
 type channel struct {
 	conn *fdpass.Conn
 	addr net.Addr
 	tcp  bool
-	raw  bool   // connections come without the options that they shall have
-	page *int64 // how many are open, for the master to read; lives as long as the process
+	raw  bool // connections come without the options that they shall have
+	page *memberPage
 
 	mu    sync.Mutex    // one Accept at a time reads
-	ready []*handedConn // answered for; the collector closes what nobody takes
+	ready []*handedConn // read, not taken yet; the collector closes what nobody takes
 	left  atomic.Int32  // len(ready)
-	taken chan struct{} // capacity 1: next has read, see watch
-	full  bool          // refused some, and has not said that there is room again
+	poked atomic.Bool   // watch waits for taken
+	taken chan struct{} // capacity 1: next has looked, see watch
+	full  bool          // said so, and not that there is room again
 	buf   [proto.HandoverSize + 1]byte
 }
 
 // newChannel takes the files of a grant.
 func newChannel(file, page *fdpass.File, g proto.Grant) (*channel, error) {
-	defer func() { _ = page.Close() }()
-	mem, err := unix.Mmap(page.Fd(), 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	counts, err := newMemberPage(page)
 	if err != nil {
+		_ = unix.Shutdown(file.Fd(), unix.SHUT_RDWR) // the master has this end, too
 		_ = file.Close()
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, err
 	}
 	conn, err := fdpass.NewConn(file)
 	if err != nil {
-		_ = unix.Munmap(mem)
 		return nil, err
 	}
-	c := &channel{conn: conn, taken: make(chan struct{}, 1), page: (*int64)(unsafe.Pointer(&mem[0])), tcp: !proto.IsUnix(g.Network), raw: !g.Tuned}
+	c := &channel{conn: conn, taken: make(chan struct{}, 1), page: counts, tcp: !proto.IsUnix(g.Network), raw: !g.Tuned}
 	if !c.tcp {
 		c.addr = &net.UnixAddr{Name: g.Address, Net: g.Network}
 	} else if a, err := net.ResolveTCPAddr("tcp", g.Address); err == nil {
@@ -59,88 +58,112 @@ func newChannel(file, page *fdpass.File, g proto.Grant) (*channel, error) {
 	return c, nil
 }
 
-func (c *channel) count(by int64) { atomic.AddInt64(c.page, by) }
+// has reports whether connections were read and wait to be taken.
+func (c *channel) has() bool { return c.waiting() > 0 }
 
-// has reports whether connections were answered for and wait to be taken.
-func (c *channel) has() bool { return c.left.Load() > 0 }
+// waiting is how many connections were read and wait to be taken.
+func (c *channel) waiting() int64 { return int64(c.left.Load()) }
 
-// accept returns the next connection, and waits for one. The master hears that
-// they are taken before the program sees the first of them.
+// accept returns the next connection, and waits for one.
 func (c *channel) accept() (*handedConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.ready) == 0 {
-		if err := c.receive(); err != nil {
+		if err := c.receive(c.conn.Take); err != nil {
 			return nil, c.opError(err)
 		}
 	}
+	return c.pop(), nil
+}
+
+func (c *channel) pop() *handedConn {
 	next := c.ready[0]
 	c.ready = c.ready[1:]
 	c.left.Store(int32(len(c.ready)))
-	c.count(1)
-	return next, nil
+	return next
 }
 
-func (c *channel) receive() error {
+// take returns a connection that was read and that Accept has not returned yet, nil
+// when there is none. c may be nil.
+func (c *channel) take() *handedConn {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ready) == 0 {
+		return nil
+	}
+	return c.pop()
+}
+
+// untake undoes take.
+func (c *channel) untake(h *handedConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ready = append([]*handedConn{h}, c.ready...)
+	c.left.Store(int32(len(c.ready)))
+}
+
+// receive reads a message, in one of the ways of the conn. Without descriptors for
+// what may be in it it says so, so that another gets it, and returns what accept(2)
+// does then.
+func (c *channel) receive(take func([]byte, int, func([]byte) int) (int, []*fdpass.File, error)) error {
 	if c.full {
-		if err := c.say(proto.Verdict{What: proto.Room}); err != nil {
+		if err := c.say(proto.Room); err != nil {
 			return err
 		}
 		c.full = false
 	}
-	n, files, err := c.conn.Recv(c.buf[:], proto.MaxHandover)
-	if errors.Is(err, fdpass.ErrFilesLost) {
-		return c.refuse()
+	n, files, err := take(c.buf[:], proto.MaxHandover, handedOver)
+	if errors.Is(err, fdpass.ErrFilesLost) { // somebody has just opened what was left
+		for range handedOver(c.buf[:proto.HandoverSize]) {
+			c.page.closed()
+		}
+		err = os.NewSyscallError("recvmsg", unix.EMFILE)
+	}
+	if errors.Is(err, unix.EMFILE) {
+		if err := c.say(proto.Full); err != nil {
+			return err
+		}
+		c.full = true
 	}
 	if err != nil {
 		return err
 	}
 	h, err := proto.ReadHandover(c.buf[:n])
-	if err == nil && int(h.Count) != len(files) {
+	if err == nil && h.Count != len(files) {
 		err = fmt.Errorf("%w: %d connections with %d files", proto.ErrBadHandover, h.Count, len(files))
 	}
 	if err != nil {
 		fdpass.CloseAll(files)
 		return err
 	}
-	if err := c.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Accepted}); err != nil {
-		fdpass.CloseAll(files) // the master hands them to another
-		return err
-	}
 	for _, f := range files {
 		c.ready = append(c.ready, newHandedConn(f, c))
 	}
-	c.left.Store(int32(len(files)))
+	c.left.Store(int32(len(c.ready)))
 	return nil
 }
 
-// refuse gives a hand-over back for which this process had no descriptors, and
-// returns what accept(2) does then. Without a verdict the worker would be busy for
-// good, and these connections with it.
-func (c *channel) refuse() error {
-	h, err := proto.ReadHandover(c.buf[:proto.HandoverSize])
-	if err == nil {
-		err = c.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Refused})
-	}
-	if err != nil {
-		return err
-	}
-	c.full = true
-	return os.NewSyscallError("recvmsg", unix.EMFILE)
+// handedOver is how many connections a message brings.
+func handedOver(message []byte) int {
+	h, _ := proto.ReadHandover(message)
+	return h.Count
 }
 
 // room tells the master that the worker may have connections again. It does not
 // block: a master that has not read what was said before will look when it does.
 func (c *channel) room() {
 	var b [proto.HandoverSize]byte
-	proto.Verdict{What: proto.Room}.Put(b[:])
+	proto.Room.Put(b[:])
 	_ = c.conn.TrySend(b[:])
 }
 
-// say answers the master; it changes buf.
-func (c *channel) say(v proto.Verdict) error {
-	v.Put(c.buf[:proto.HandoverSize])
-	return c.conn.Send(c.buf[:proto.HandoverSize])
+func (c *channel) say(s proto.Standing) error {
+	var b [proto.HandoverSize]byte
+	s.Put(b[:])
+	return c.conn.Send(b[:])
 }
 
 func (c *channel) opError(err error) error {
@@ -153,8 +176,8 @@ func (c *channel) opError(err error) error {
 // Accept is there for net.Listener.
 func (c *channel) Accept() (net.Conn, error) { return c.accept() }
 
-// Close ends the channel. What was not answered for goes to another worker; what
-// was is nobody else's, so Accept returns it before it fails.
+// Close ends the channel. What was not read goes to another worker; what was is
+// nobody else's, so Accept returns it before it fails.
 func (c *channel) Close() error { return c.conn.Close() } // wakes an Accept that waits
 
 // Addr is the address that the master listens on.

@@ -17,28 +17,21 @@ func (c *channel) next() (h *handedConn, alive bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.ready) == 0 {
-		ready, err := c.readable()
-		if err == nil && !ready {
+		err := c.receive(c.conn.TryTake)
+		if c.poked.Swap(false) {
+			c.taken <- struct{}{}
+		}
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EMFILE) { // who is full is asked again
 			return nil, true
 		}
-		if err == nil {
-			err = c.receive()
-			select {
-			case c.taken <- struct{}{}:
-			default:
-			}
-		}
 		if err != nil {
-			return nil, errors.Is(err, unix.EMFILE) // they were refused, and there may be more
+			return nil, false
 		}
 	}
-	h = c.ready[0]
-	c.ready = c.ready[1:]
-	c.left.Store(int32(len(c.ready)))
-	return h, true
+	return c.pop(), true
 }
 
-// readable reports whether next would find something. Errors: os.ErrClosed.
+// readable reports whether there is something to read. Errors: os.ErrClosed.
 func (c *channel) readable() (ready bool, err error) {
 	raw, err := c.SyscallConn()
 	if err == nil {
@@ -47,13 +40,13 @@ func (c *channel) readable() (ready bool, err error) {
 	return ready, err
 }
 
-// waits reports whether a connection waits here, answered for or not.
+// waits reports whether a connection waits here, read or not.
 func (c *channel) waits() bool {
 	ready, _ := c.readable()
 	return ready || c.has()
 }
 
-// watch calls poke when something can be read, once until next has read it. It ends
+// watch calls poke when something can be read, once until next has looked. It ends
 // with the channel, or with closing.
 func (c *channel) watch(poke func(), closing <-chan struct{}) {
 	raw, err := c.SyscallConn()
@@ -62,13 +55,14 @@ func (c *channel) watch(poke func(), closing <-chan struct{}) {
 	}
 	var delay time.Duration
 	for raw.Read(readable) == nil {
+		c.poked.Store(true)
 		poke()
 		select {
 		case <-c.taken:
 		case <-closing:
 			return
 		}
-		if !c.hasRefused() {
+		if !c.isFull() {
 			delay = 0
 			continue
 		}
@@ -83,28 +77,28 @@ func (c *channel) watch(poke func(), closing <-chan struct{}) {
 	}
 }
 
-func (c *channel) hasRefused() bool {
+func (c *channel) isFull() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.full
 }
 
-// ask lets connections come again after some were refused.
+// ask lets connections come again.
 func (c *channel) ask() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.full && c.say(proto.Verdict{What: proto.Room}) == nil {
+	if c.full && c.say(proto.Room) == nil {
 		c.full = false
 	}
 }
 
-// show keeps the page equal to n, whose changes are each followed by a show: the
-// last one to write has looked again afterwards.
-func (c *channel) show(n *atomic.Int64) {
+// show keeps the page equal to the counts, whose changes are each followed by a
+// show: the last one to write has looked again afterwards.
+func (c *channel) show(accepted, closed *atomic.Uint64) {
 	for {
-		now := n.Load()
-		atomic.StoreInt64(c.page, now)
-		if n.Load() == now {
+		a, n := accepted.Load(), closed.Load()
+		c.page.set(a, n)
+		if accepted.Load() == a && closed.Load() == n {
 			return
 		}
 	}

@@ -31,6 +31,7 @@ type unixConn struct {
 type tally struct {
 	l      *listener
 	handed bool // by the supervisor, not the kernel
+	spare  bool // it came on a socket that is another slot's
 	closed atomic.Bool
 	asked  atomic.Bool // an HTTP request is being answered: see linger
 }

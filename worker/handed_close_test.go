@@ -7,8 +7,13 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/fdpass"
+	"github.com/f72e338e/supervisord/internal/dispatch"
+	"github.com/f72e338e/supervisord/internal/proto"
 )
 
 // A program that closes its listener has answered for connections which it has not
@@ -112,4 +117,69 @@ func TestHandedWithoutDescriptors(t *testing.T) {
 	}
 	_ = c.Close()
 	h.hear(clients, "")
+}
+
+// A worker that may have two connections, and was handed both at once, closes the first
+// before it takes the second: there is room for a third.
+func TestRoomIsTold(t *testing.T) {
+	h := newHanding(t)
+	h.dials(3)
+	w := alone(t)
+	w.identity.Store(&proto.Welcome{MaxConnections: 2})
+	near, far, err := fdpass.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, _ := fdpass.NewPage("connections")
+	ours, _ := page.Dup()
+	end, _ := near.Detach()
+	mine, _ := far.Detach()
+	copied, _ := mine.Dup()
+	if err := h.d.Join(1, dispatch.Member{Worker: 7, Limit: 2, Channel: end, Far: copied, Page: ours, Admitted: true}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newChannel(mine, page, h.grant())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := newListener(w, c, func() { h.d.Leave(1, 7) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	first, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // it has seen that both were read
+		h.d.Counts(1)
+	}
+	_ = first.Close()
+	second, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = second
+	_ = c.SetDeadline(time.Now().Add(patience))
+	third, err := l.Accept()
+	if err != nil {
+		accepted, handed, _ := h.d.Counts(1)
+		t.Fatalf("one is open of two that may be, one waits: %v (%d accepted, %d handed over)", err, accepted, handed)
+	}
+	_ = third
+}
+
+// What the kernel dropped all the same is counted out, and another time is asked for.
+func TestHandedAndLost(t *testing.T) {
+	noLeak(t)
+	h := newHanding(t)
+	l := h.listener(drained)
+	c := l.hand
+	err := c.receive(func(b []byte, _ int, _ func([]byte) int) (int, []*fdpass.File, error) {
+		proto.Handover{Count: 3}.Put(b)
+		return 0, nil, fdpass.ErrFilesLost
+	})
+	if !errors.Is(err, unix.EMFILE) || c.page.counts[1] != 3 || !c.full {
+		t.Errorf("%v, %d counted out, full %v", err, c.page.counts[1], c.full)
+	}
 }

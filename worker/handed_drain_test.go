@@ -8,11 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/dispatch"
@@ -57,18 +57,18 @@ func (h *handing) channel(worker uint64) (channel, page *fdpass.File, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	mem, err := unix.MemfdCreate("connections", unix.MFD_CLOEXEC)
+	page, err = fdpass.NewPage("connections")
 	if err != nil {
 		return nil, nil, err
 	}
-	page = fdpass.NewFile(mem)
 	ours, derr := page.Dup()
 	end, nerr := near.Detach()
 	channel, ferr := far.Detach()
-	if err := errors.Join(derr, nerr, ferr, unix.Ftruncate(mem, 4096)); err != nil {
+	copied, cerr := channel.Dup()
+	if err := errors.Join(derr, nerr, ferr, cerr); err != nil {
 		return nil, nil, err
 	}
-	return channel, page, h.d.Join(1, dispatch.Member{Worker: worker, Slot: int(worker), Channel: end, Page: ours, Admitted: true})
+	return channel, page, h.d.Join(1, dispatch.Member{Worker: worker, Slot: int(worker), Channel: end, Far: copied, Page: ours, Admitted: true})
 }
 
 func (h *handing) grant() proto.Grant {
@@ -81,7 +81,15 @@ func (h *handing) grants(m *master) {
 	go func() {
 		defer close(done)
 		for e := range m.in {
-			if _, ok := e.Body.(proto.Listen); !ok {
+			switch e.Body.(type) {
+			case proto.Listen:
+			case proto.Close:
+				h.d.Leave(1, drained)
+				continue
+			case proto.Pass:
+				h.passes(m, e, <-m.files)
+				continue
+			default:
 				continue
 			}
 			channel, page, err := h.channel(drained)
@@ -97,6 +105,23 @@ func (h *handing) grants(m *master) {
 	h.t.Cleanup(func() { _ = m.conn.Close(); <-done })
 }
 
+// passes gives a connection to another worker, if there is one.
+func (h *handing) passes(m *master, e proto.Envelope, f *fdpass.File) {
+	reluctant := e.Body.(proto.Pass).Reluctant
+	var body proto.Message = proto.Passed{}
+	if slices.Contains(h.d.Joined(1), another) {
+		if err := h.d.Pass(1, dispatch.Passed{From: drained, Reluctant: reluctant, Connection: f}); err != nil {
+			h.t.Errorf("pass: %v", err)
+		}
+	} else {
+		_ = f.Close()
+		body = proto.Error{Code: "ENOENT", Errno: int(syscall.ENOENT), Message: "nobody"}
+	}
+	if err := m.conn.Send(proto.Envelope{Re: e.ID, Body: body}); err != nil {
+		h.t.Errorf("passed: %v", err)
+	}
+}
+
 // listener is a worker's part in the socket, without the link.
 func (h *handing) listener(worker uint64) *listener {
 	h.t.Helper()
@@ -108,7 +133,7 @@ func (h *handing) listener(worker uint64) *listener {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	l, err := newListener(alone(h.t), c, func() {})
+	l, err := newListener(alone(h.t), c, func() { h.d.Leave(1, worker) }) // as the master does
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -143,7 +168,7 @@ func (h *handing) answers(l *listener) {
 			if err != nil {
 				return
 			}
-			greet(c, "other")
+			loop.Go(func() { greet(c, "other") })
 		}
 	})
 	h.t.Cleanup(func() { _ = l.Close(); loop.Wait() })

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/f72e338e/supervisord/fdpass"
@@ -28,6 +31,9 @@ func (w *Worker) Listen(ctx context.Context, network, address string, opts ...Li
 		return nil, net.UnknownNetworkError(network)
 	}
 	o := listening(opts)
+	if o.policy != "" && !slices.Contains(proto.Policies, o.policy) {
+		return nil, fmt.Errorf("unknown policy %q (%s): %w", o.policy, strings.Join(proto.Policies, ", "), syscall.EINVAL)
+	}
 	if w.conn == nil || o.reusePort {
 		return w.listenAlone(ctx, network, address, o)
 	}
@@ -123,8 +129,13 @@ func (w *Worker) granted(a answer, g proto.Grant) (*listener, error) {
 		return nil, err
 	}
 	l.page, l.turn = page, newTurnstile(l)
-	for _, f := range a.more {
-		l.addSpare(f)
+	l.options = acceptOptions{noDelay: g.NoDelay, keepAlive: g.KeepAlive}
+	for i, f := range a.more {
+		number := i + 1
+		if number < len(g.Numbers) {
+			number = g.Numbers[number]
+		}
+		l.addSpare(number, f)
 	}
 	return l, nil
 }

@@ -33,14 +33,15 @@ type streamListener interface {
 // accept path of the net package.
 type listener struct {
 	streamListener
-	w     *Worker
-	tcp   *net.TCPListener // one of the two is set
-	unix  *net.UnixListener
-	hand  *channel
-	turn  *turnstile  // of a socket that other workers have too
-	page  *memberPage // of reuse_port
-	spare spares      // sockets beside the one, of reuse_port, and what others passed on
-	given func()      // gives the socket back; called once
+	w       *Worker
+	tcp     *net.TCPListener // one of the two is set
+	unix    *net.UnixListener
+	hand    *channel
+	turn    *turnstile  // of a socket that other workers have too
+	page    *memberPage // of reuse_port
+	options acceptOptions
+	spare   spares // sockets beside the one, of reuse_port, and what others passed on
+	given   func() // gives the socket back; called once
 
 	handle proto.HandleID // 0: the supervisor does not know it
 	shown  atomic.Pointer[channel]
@@ -50,6 +51,8 @@ type listener struct {
 
 	closing chan struct{} // closed by Close
 	open    atomic.Int64
+	taken   atomic.Uint64                 // from the kernel
+	closed  atomic.Uint64                 // of all
 	retired atomic.Bool                   // accept what is queued, no more
 	left    atomic.Int64                  // connections that may still be taken then
 	over    atomic.Int64                  // when that ends, Unix time in ns
@@ -183,10 +186,24 @@ func (l *listener) acceptFrom() (net.Conn, error) {
 	return &unixConn{UnixConn: u, tally: tally{l: l}}, nil
 }
 
-func (l *listener) tcpConn(t *net.TCPConn) *tcpConn { return &tcpConn{TCPConn: t, tally: tally{l: l}} }
+// acceptOptions are those of connections that the configuration states. The net package
+// turns both on, whatever the socket has.
+type acceptOptions struct{ noDelay, keepAlive *bool }
+
+func (l *listener) tcpConn(t *net.TCPConn) *tcpConn {
+	if on := l.options.noDelay; on != nil && !*on {
+		_ = t.SetNoDelay(false)
+	}
+	if on := l.options.keepAlive; on != nil && !*on {
+		_ = t.SetKeepAlive(false)
+	}
+	return &tcpConn{TCPConn: t, tally: tally{l: l}}
+}
 
 // Close closes this worker's descriptor and tells the supervisor. Connections
-// stay. A second Close returns what the first did.
+// stay. What was handed over and not taken goes to other workers, where there are
+// some: to ask for that takes a second at most. A second Close returns what the first
+// did.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		l.turn.stay()
@@ -194,6 +211,9 @@ func (l *listener) Close() error {
 		l.err = l.streamListener.Close()
 		l.spare.close()
 		l.spare.closeChannels()
+		if l.owes() { // who holds the handle may still pass it on
+			l.giveBack()
+		}
 		l.given()
 	})
 	return l.err
@@ -201,7 +221,11 @@ func (l *listener) Close() error {
 
 // enter counts a connection in.
 func (l *listener) enter(c net.Conn) {
-	if !tallyOf(c).handed {
+	t := tallyOf(c)
+	if !t.handed {
+		l.taken.Add(1)
+	}
+	if !t.handed && !t.spare {
 		l.page.accepted() // of what the kernel gave it, see package steer
 	}
 	l.open.Add(1)
@@ -213,13 +237,14 @@ func (l *listener) enter(c net.Conn) {
 
 // leave counts a connection out.
 func (l *listener) leave(t *tally) {
-	full := l.w.isFull()
+	full := l.mayBeFull()
 	if l.hand != nil {
-		l.hand.count(-1)
+		l.hand.page.closed()
 	}
-	if !t.handed {
+	if !t.handed && !t.spare {
 		l.page.closed()
 	}
+	l.closed.Add(1)
 	left := l.open.Add(-1)
 	l.show()
 	l.w.left()
@@ -230,6 +255,22 @@ func (l *listener) leave(t *tally) {
 	if left == 0 && l.retired.Load() {
 		l.signal()
 	}
+}
+
+// mayBeFull reports whether the supervisor may think that the worker can have no more:
+// it counts what it has handed over, taken here or not.
+func (l *listener) mayBeFull() bool {
+	limit := l.w.limit()
+	if limit == 0 {
+		return false
+	}
+	n := l.w.open.Load() + proto.MaxHandover
+	for _, c := range append([]*channel{l.hand}, l.spare.listed()...) {
+		if c != nil {
+			n += c.waiting()
+		}
+	}
+	return n >= limit
 }
 
 // room tells the supervisor that connections may be handed over again.

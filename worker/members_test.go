@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -100,24 +101,58 @@ func TestMembersAreAllAcceptedOn(t *testing.T) {
 	l, _, w, _, page := grantedMembers(t, 2)
 	const n = 64
 	dialMany(t, l.Addr().String(), n)
-	var conns []net.Conn
+	var own, spare []net.Conn
 	for range n {
 		c, err := l.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
-		conns = append(conns, c)
+		if c.(*tcpConn).tally.spare {
+			spare = append(spare, c)
+		} else {
+			own = append(own, c)
+		}
 	}
 	count := func(i int) uint64 { return binary.NativeEndian.Uint64(page[8*i:]) }
-	if count(0) != n || count(1) != 0 || w.open.Load() != n {
-		t.Errorf("accepted %d, closed %d, open %d", count(0), count(1), w.open.Load())
+	// The page is of the worker's own member: what comes on another's was not steered to it.
+	if len(spare) == 0 || count(0) != uint64(len(own)) || count(1) != 0 || w.open.Load() != n {
+		t.Errorf("%d of its own, %d others: accepted %d, closed %d, open %d", len(own), len(spare), count(0), count(1), w.open.Load())
 	}
-	for _, c := range conns[:10] {
-		_ = c.Close()
+	_, _ = own[0].Close(), spare[0].Close()
+	if count(0) != uint64(len(own)) || count(1) != 1 || w.open.Load() != n-2 {
+		t.Errorf("after two were closed: accepted %d, closed %d, open %d", count(0), count(1), w.open.Load())
 	}
-	if count(0) != n || count(1) != 10 || w.open.Load() != n-10 {
-		t.Errorf("after 10 were closed: accepted %d, closed %d, open %d", count(0), count(1), w.open.Load())
+}
+
+// A member whose slot is back is left to it, with what is in its queue.
+func TestMemberGoes(t *testing.T) {
+	l, m, _, files, _ := grantedMembers(t, 2)
+	conns := make(chan net.Conn, 64)
+	var loop sync.WaitGroup
+	loop.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns <- c
+		}
+	})
+	m.send(proto.Envelope{Body: proto.Member{Handle: 7, Socket: 9, Gone: true}}) // which it does not have
+	m.send(proto.Envelope{Body: proto.Member{Handle: 7, Socket: 1, Gone: true}})
+	spares := &l.(*listener).spare
+	eventually(t, "the spare is left", func() bool {
+		spares.mu.Lock()
+		defer spares.mu.Unlock()
+		return len(spares.list) == 0
+	})
+	dialMany(t, l.Addr().String(), 64)
+	eventually(t, "all are in a queue or were accepted", func() bool { return len(conns)+queuedOn(t, files[1]) == 64 })
+	if queuedOn(t, files[1]) == 0 {
+		t.Error("somebody accepts on the socket that was left")
 	}
+	_ = l.Close()
+	loop.Wait()
 }
 
 // A member that comes later wakes who waits in Accept.
@@ -302,5 +337,53 @@ func TestSpareIsNotEmptiedUnasked(t *testing.T) {
 	eventually(t, "a connection of the spare", own.spare.any)
 	if first := queuedOn(t, files[0]); queuedOn(t, files[1]) != n-first-1 {
 		t.Errorf("%d and %d are left of %d, and nobody took any", first, queuedOn(t, files[1]), n)
+	}
+}
+
+// What the configuration turns off stays off, though the net package turns it on.
+func TestAcceptedOptions(t *testing.T) {
+	w, m := joined(t)
+	f, b := bound(t, "tcp", "127.0.0.1")
+	off := false
+	for _, test := range []struct {
+		grant proto.Grant
+		want  int
+	}{
+		{proto.Grant{Handle: 7}, 1},
+		{proto.Grant{Handle: 8, NoDelay: &off, KeepAlive: &off}, 0},
+	} {
+		got := make(chan net.Listener, 1)
+		go func() {
+			l, err := w.Listen(t.Context(), "tcp", b.Address)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- l
+		}()
+		e, _ := until(m, anyOf[proto.Listen])
+		test.grant.Network, test.grant.Address, test.grant.Backlog = "tcp", b.Address, b.Backlog
+		m.send(proto.Envelope{Re: e.ID, Body: test.grant}, f)
+		l := <-got
+		if l == nil {
+			t.FailNow()
+		}
+		dialMany(t, b.Address, 1)
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := c.(*tcpConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			noDelay, _ := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY)
+			keepAlive, _ := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+			if noDelay != test.want || keepAlive != test.want {
+				t.Errorf("%+v: TCP_NODELAY %d, SO_KEEPALIVE %d", test.grant, noDelay, keepAlive)
+			}
+		})
+		_, _ = c.Close(), l.Close()
+		until(m, anyOf[proto.Close])
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/f72e338e/supervisord/fdpass"
 )
 
-// memberPage is where a worker tells how many connections of a reuse_port handle it
-// has accepted and closed; the kernel steers new ones by it. It lives as long as
-// the process.
+// memberPage is where a worker tells how many connections of a handle it has accepted
+// from the kernel and closed: new ones go to others by it. It lives as long as the
+// process.
 type memberPage struct {
 	counts *[2]uint64 // accepted, closed
 }
@@ -37,4 +37,9 @@ func (p *memberPage) closed() {
 	if p != nil {
 		atomic.AddUint64(&p.counts[1], 1)
 	}
+}
+
+func (p *memberPage) set(accepted, closed uint64) {
+	atomic.StoreUint64(&p.counts[0], accepted)
+	atomic.StoreUint64(&p.counts[1], closed)
 }

@@ -12,5 +12,6 @@ func newMemberPage(f *fdpass.File) (*memberPage, error) {
 	return nil, fdpass.ErrNotSupported
 }
 
-func (p *memberPage) accepted() {}
-func (p *memberPage) closed()   {}
+func (p *memberPage) accepted()       {}
+func (p *memberPage) closed()         {}
+func (p *memberPage) set(_, _ uint64) {}

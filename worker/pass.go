@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/f72e338e/supervisord/internal/proto"
 )
@@ -64,7 +65,7 @@ func (c *Socket) PassOn(ctx context.Context) error {
 	if !ok || own.count().l.handle == 0 {
 		return fmt.Errorf("worker: pass: the supervisor does not know the listener: %w", errors.ErrUnsupported)
 	}
-	unknown, err := c.period.w.pass(ctx, own.count().l.handle, c.conn)
+	unknown, err := c.period.w.pass(ctx, proto.Pass{Handle: own.count().l.handle}, c.conn)
 	if err == nil || unknown {
 		_ = c.Close()
 	}
@@ -76,7 +77,7 @@ func (c *Socket) PassOn(ctx context.Context) error {
 
 // pass sends a connection to the supervisor, and borrows it. unknown means that it
 // may be another worker's although there is an error.
-func (w *Worker) pass(ctx context.Context, handle proto.HandleID, c net.Conn) (unknown bool, err error) {
+func (w *Worker) pass(ctx context.Context, m proto.Pass, c net.Conn) (unknown bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -88,7 +89,7 @@ func (w *Worker) pass(ctx context.Context, handle proto.HandleID, c net.Conn) (u
 	if err != nil {
 		return false, err
 	}
-	sent, a, err := w.askWith(ctx, proto.Pass{Handle: handle}, file)
+	sent, a, err := w.askWith(ctx, m, file)
 	if err != nil {
 		var refused *Error
 		return sent && !errors.As(err, &refused), err
@@ -98,4 +99,30 @@ func (w *Worker) pass(ctx context.Context, handle proto.HandleID, c net.Conn) (u
 		return true, fmt.Errorf("worker: pass: the supervisor answered with %s", a.body.Type())
 	}
 	return false, nil
+}
+
+// giveBackTime bounds how long a supervisor that does not answer is waited for.
+const giveBackTime = time.Second
+
+// giveBack passes on what was handed over together with connections that the program
+// takes no more of, as far as there are other workers for it.
+func (l *listener) giveBack() {
+	ctx, cancel := context.WithTimeout(context.Background(), giveBackTime)
+	defer cancel()
+	for _, c := range append([]*channel{l.hand}, l.spare.listed()...) {
+		for h := c.take(); h != nil; h = c.take() {
+			unknown, err := l.w.pass(ctx, proto.Pass{Handle: l.handle, Reluctant: true}, h)
+			if err != nil && !unknown {
+				c.untake(h)
+				return
+			}
+			_ = h.file().Close()
+			c.page.closed()
+			l.closed.Add(1)
+			l.show()
+			if l.mayBeFull() {
+				l.room()
+			}
+		}
+	}
 }

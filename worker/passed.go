@@ -11,8 +11,8 @@ import (
 
 // What other workers passed on arrives on a channel, as hand-overs do, whatever way
 // the listener has of its own. A goroutine waits until the channel is readable and
-// wakes Accept, which reads: so nothing is answered for that the program does not
-// take at that moment, and what a killed worker had not taken goes to another.
+// wakes Accept, which reads: so nothing is read that the program does not take at that
+// moment, and what a killed worker had not taken goes to another.
 
 // channel takes the way on which connections come that other workers passed on.
 func (w *Worker) channel(m proto.Channel, files []*fdpass.File) {
@@ -59,10 +59,10 @@ func (l *listener) addChannel(file, page *fdpass.File) {
 	s.watchers.Go(func() { c.watch(l.poke, l.closing) })
 }
 
-// show writes how many connections the listener has to the page of its channel.
+// show writes the counts of the listener to the page of its channel.
 func (l *listener) show() {
 	if c := l.shown.Load(); c != nil {
-		c.show(&l.open)
+		c.show(&l.taken, &l.closed)
 	}
 }
 
@@ -100,8 +100,7 @@ func (s *spares) listed() []*channel {
 	return s.channels
 }
 
-// owes reports whether connections were answered for and wait to be taken: they
-// belong to nobody else any more.
+// owes reports whether connections were read and wait to be taken: they belong to nobody else any more.
 func (l *listener) owes() bool {
 	return l.hand != nil && l.hand.has() || slices.ContainsFunc(l.spare.listed(), (*channel).has)
 }
@@ -144,7 +143,7 @@ func (l *listener) asAccepted(h *handedConn) net.Conn {
 	return c
 }
 
-// closeChannels ends them. What was not answered for goes to another worker.
+// closeChannels ends them. What was not read goes to another worker.
 func (s *spares) closeChannels() {
 	s.mu.Lock()
 	s.over = true

@@ -3,6 +3,8 @@ package worker
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/proto"
@@ -28,8 +30,8 @@ type answer struct {
 // the listener is made waits for it.
 type holding struct {
 	l       *listener
-	early   []*fdpass.File
-	channel []*fdpass.File // of a channel: itself and its page
+	early   map[int]*fdpass.File // sockets beside the first, by number
+	channel []*fdpass.File       // of a channel: itself and its page
 }
 
 // close closes the files of an answer that nobody wants any more.
@@ -178,36 +180,48 @@ func filesOf(m proto.Grant) int {
 	return 2
 }
 
-// member takes one more socket of a handle.
+// member takes one more socket of a handle, or leaves one.
 func (w *Worker) member(m proto.Member, files []*fdpass.File) {
 	w.mu.Lock()
 	h := w.holds[m.Handle]
-	if h == nil || len(files) != 1 {
+	if h == nil || m.Gone != (len(files) == 0) || len(files) > 1 {
 		w.mu.Unlock()
 		fdpass.CloseAll(files)
 		return
 	}
 	l := h.l
 	if l == nil {
-		h.early = append(h.early, files[0])
+		_ = h.early[m.Socket].Close()
+		delete(h.early, m.Socket)
+		if !m.Gone {
+			if h.early == nil {
+				h.early = map[int]*fdpass.File{}
+			}
+			h.early[m.Socket] = files[0]
+		}
 	}
 	w.mu.Unlock()
-	if l != nil {
-		l.addSpare(files[0])
+	switch {
+	case l == nil:
+	case m.Gone:
+		l.spare.leave(m.Socket)
+	default:
+		l.addSpare(m.Socket, files[0])
 	}
 }
 
 // keep enters the listener of a handle, so that what comes for the handle finds it.
 func (w *Worker) keep(handle proto.HandleID, l *listener) {
 	w.mu.Lock()
-	var early, channel []*fdpass.File
+	var early map[int]*fdpass.File
+	var channel []*fdpass.File
 	if h := w.holds[handle]; h != nil {
 		h.l, early, channel = l, h.early, h.channel
 		h.early, h.channel = nil, nil
 	}
 	w.mu.Unlock()
-	for _, f := range early {
-		l.addSpare(f)
+	for number, f := range early {
+		l.addSpare(number, f)
 	}
 	if channel != nil {
 		l.addChannel(channel[0], channel[1])
@@ -230,7 +244,7 @@ func (w *Worker) look(handle proto.HandleID) {
 // release tells the supervisor that a handle is held no more; mu is held.
 func (w *Worker) release(h proto.HandleID) {
 	if held := w.holds[h]; held != nil {
-		fdpass.CloseAll(held.early)
+		fdpass.CloseAll(slices.Collect(maps.Values(held.early)))
 		fdpass.CloseAll(held.channel)
 	}
 	delete(w.holds, h)

@@ -46,6 +46,7 @@ func (s *Server) accept(per *period, listening <-chan struct{}) {
 func (s *Server) hasRoom(per *period) bool {
 	for per.yields && s.isFull() {
 		per.own.turn.away()
+		per.own.giveBack()
 		select {
 		case <-s.freed:
 		case <-per.stopping:

@@ -71,6 +71,12 @@ func TestServerAddressInUse(t *testing.T) {
 	if err := other.Listen(t.Context(), "tcp", "[::]:"+r.port(), IPv6Only()); err != nil {
 		t.Errorf("IPv6Only beside 127.0.0.1: %v", err)
 	}
+	// IPv4's wildcard would be free, and is no way out.
+	six := newRig(t, ServerOptions{})
+	six.listen("[::1]:0")
+	if err := newRig(t, ServerOptions{}).Listen(t.Context(), "tcp", ":"+six.port()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("no host beside ::1: %v", err)
+	}
 }
 
 // Without a host the last address that was tried is IPv4's: the fallback.
@@ -201,6 +207,16 @@ func TestServerUnixErrors(t *testing.T) {
 			t.Errorf("%s: listening %v", path, r.IsListening())
 		}
 	}
+	for _, path := range []string{file, live, dir} { // nothing of others is removed
+		if _, err := os.Lstat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	c, err := net.Dial("unix", live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
 }
 
 func TestServerUnixAbstract(t *testing.T) {

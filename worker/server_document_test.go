@@ -4,12 +4,17 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
+
+// A row of docs/net-server.md names tests of this package, of internal/dispatch
+// ("dispatch.TestName"), and scripts of internal/core ("scripts/name").
+var rowTest = regexp.MustCompile(`^(?:(?:dispatch\.)?(?:Test|Fuzz)[A-Z]\w*|scripts/\w+)$`)
 
 // Each test that docs/net-server.md names exists, each row of a comparison names
 // one or says why there is none, and no test of a Server is without its row.
@@ -18,24 +23,17 @@ func TestNetServerDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("*_test.go")
+	tests := testsOf(t, ".", "")
+	known := testsOf(t, filepath.Join("..", "internal", "dispatch"), "dispatch.")
+	maps.Copy(known, tests)
+	scripts, err := os.ReadDir(filepath.Join("..", "internal", "core", "testdata", "scripts"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := map[string]string{}
-	for _, name := range files {
-		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range f.Decls {
-			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
-				tests[fn.Name.Name] = name
-			}
-		}
+	for _, s := range scripts {
+		known["scripts/"+s.Name()] = s.Name()
 	}
 	named := map[string]bool{}
-	word := regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 	for i, line := range strings.Split(string(text), "\n") {
 		cells := strings.Split(strings.Trim(line, "|"), " | ")
 		if !strings.HasPrefix(line, "| ") || len(cells) != 3 || strings.TrimSpace(cells[2]) == "test" {
@@ -46,7 +44,7 @@ func TestNetServerDocument(t *testing.T) {
 			continue
 		}
 		for _, name := range strings.Split(last, ", ") {
-			if !word.MatchString(name) || tests[name] == "" {
+			if !rowTest.MatchString(name) || known[name] == "" {
 				t.Errorf("docs/net-server.md:%d: there is no test %q", i+1, name)
 			}
 			named[name] = true
@@ -56,8 +54,30 @@ func TestNetServerDocument(t *testing.T) {
 		t.Errorf("docs/net-server.md names %d tests: has its form changed?", len(named))
 	}
 	for name, file := range tests {
-		if strings.HasPrefix(file, "server_") && word.MatchString(name) && name != t.Name() && !named[name] {
+		if strings.HasPrefix(file, "server_") && name != t.Name() && !named[name] {
 			t.Errorf("docs/net-server.md does not name %s of %s", name, file)
 		}
 	}
+}
+
+// testsOf returns the tests of a package, and the file of each.
+func testsOf(t *testing.T, dir, prefix string) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]string{}
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && rowTest.MatchString(fn.Name.Name) {
+				tests[prefix+fn.Name.Name] = filepath.Base(name)
+			}
+		}
+	}
+	return tests
 }

@@ -32,7 +32,7 @@ func TestServerHandedConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHandedConn(fdpass.NewFile(fd), &channel{tcp: true, page: new(int64)})
+	h := newHandedConn(fdpass.NewFile(fd), &channel{tcp: true, page: &memberPage{new([2]uint64)}})
 	w := alone(t)
 	h.tally.l = &listener{w: w, given: func() {}}
 	s := NewServer(ServerOptions{Worker: w, NoDelay: Off, KeepAlive: On, KeepAliveInitialDelay: 7 * time.Second}, func(c *Socket) { _, _ = io.Copy(c, c) })

@@ -180,6 +180,8 @@ func TestServerListenSupervised(t *testing.T) {
 		"zero":     {ListenConfig{}, proto.Listen{Network: "tcp"}},
 		"options":  {ListenConfig{Host: "::1", Port: 9, Backlog: 7, IPv6Only: true}, proto.Listen{Network: "tcp", Address: "::1", Port: 9, Backlog: 7, IPv6Only: true}},
 		"path":     {ListenConfig{Path: "a.sock", ReadableAll: true, WritableAll: true}, proto.Listen{Network: "unix", Address: "a.sock", ReadableAll: true, WritableAll: true}},
+		"policy":   {ListenConfig{Port: 8, Policy: "round_robin"}, proto.Listen{Network: "tcp", Port: 8, Policy: "round_robin"}},
+		"abstract": {ListenConfig{Path: "\x00a"}, proto.Listen{Network: "unix", Address: "@a"}},
 		"name":     {ListenConfig{Name: "main", Backlog: 5}, proto.Listen{Name: "main", Backlog: 5}},
 		"loopback": {ListenConfig{Host: "localhost", Port: 80, Exclusive: true}, proto.Listen{Network: "tcp", Address: "127.0.0.1", Port: 80, Exclusive: true}},
 	} {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/f72e338e/supervisord/internal/proto"
 )
@@ -83,9 +82,10 @@ func (s *Server) ListenOn(ctx context.Context, l net.Listener) error {
 
 // ListenServer is Listen on the socket of another server, which must listen.
 // Each has a descriptor of its own: both accept, and closing one does not end the
-// other. Errors: ErrServerNotRunning when other does not listen;
-// errors.ErrUnsupported when its listener is foreign, when the supervisor accepts
-// for it (round_robin and its like), or the system cannot.
+// other. Errors: ErrServerNotRunning when other does not listen; ErrBadListen, and
+// errors.ErrUnsupported, when its listener is foreign or the supervisor accepts for
+// it (round_robin and its like). No callback hears of these. errors.ErrUnsupported
+// alone when the system cannot.
 func (s *Server) ListenServer(ctx context.Context, other *Server) error {
 	return s.listen(ctx, func(_ context.Context, w *Worker) (place, error) {
 		other.mu.Lock()
@@ -94,7 +94,7 @@ func (s *Server) ListenServer(ctx context.Context, other *Server) error {
 		case other.period == nil:
 			return place{}, ErrServerNotRunning
 		case other.period.own == nil || other.period.own.hand != nil:
-			return place{}, fmt.Errorf("cannot share the listener of another server: %w", errors.ErrUnsupported)
+			return place{}, fmt.Errorf("%w: the listener of another server cannot be shared: %w", ErrBadListen, errors.ErrUnsupported)
 		}
 		inner, err := other.period.own.dup()
 		if err != nil {
@@ -187,8 +187,6 @@ func (c ListenConfig) check() error {
 		return fmt.Errorf("%w: port %d is not 0 to 65535", ErrBadListen, c.Port)
 	case isUnix && c.Path == "", !isUnix && c.Path != "" && c.Network != "":
 		return fmt.Errorf("%w: network %q does not go with the address", ErrBadListen, c.Network)
-	case (c.ReadableAll || c.WritableAll || c.Mode != nil) && (strings.HasPrefix(c.Path, "@") || strings.HasPrefix(c.Path, "\x00")):
-		return fmt.Errorf("%w: an abstract name has no mode", ErrBadListen)
 	}
 	return nil
 }
@@ -201,9 +199,13 @@ func (s *Server) listenAddress(ctx context.Context, network, address string, o l
 	if isUnix && address == "" {
 		return fmt.Errorf("%w: the path is empty", ErrBadListen)
 	}
+	isAbstract := isUnix && (address[0] == '@' || address[0] == 0)
+	if isAbstract && (o.readableAll || o.writableAll || o.mode != nil) {
+		return fmt.Errorf("%w: an abstract name has no mode", ErrBadListen)
+	}
 	return s.listen(ctx, func(ctx context.Context, w *Worker) (place, error) {
 		asked := address
-		if isUnix && address[0] == 0 { // the reference's way to write "@"
+		if isAbstract { // the reference writes a zero byte for "@"
 			asked = "@" + address[1:]
 		}
 		l, err := w.Listen(ctx, network, asked, func(all *listenOptions) { *all = o })

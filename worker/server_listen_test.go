@@ -111,7 +111,6 @@ func TestServerListenBad(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	mode := os.FileMode(0o600)
 	for what, err := range map[string]error{
 		"datagram network":   r.Listen(ctx, "udp", ":0"),
 		"unknown network":    r.Listen(ctx, "tpc", ":0"),
@@ -122,9 +121,13 @@ func TestServerListenBad(t *testing.T) {
 		"listener and host":  r.ListenWith(ctx, ListenConfig{Host: "::", Listener: l}),
 		"network and path":   r.ListenWith(ctx, ListenConfig{Network: "tcp", Path: "/tmp/s"}),
 		"unix without path":  r.ListenWith(ctx, ListenConfig{Network: "unix"}),
+		"bad port and path":  r.ListenWith(ctx, ListenConfig{Port: -1, Path: "/tmp/s"}),
+		"file and port":      r.ListenWith(ctx, ListenConfig{File: os.Stdin, Port: 1}),
+		"server and path":    r.ListenWith(ctx, ListenConfig{Server: r.Server, Path: "/tmp/s"}),
+		"name and host":      r.ListenWith(ctx, ListenConfig{Name: "web", Host: "::1"}),
 		"abstract, readable": r.ListenWith(ctx, ListenConfig{Path: "@x", ReadableAll: true}),
-		"abstract, writable": r.ListenWith(ctx, ListenConfig{Path: "\x00x", WritableAll: true}),
-		"abstract, mode":     r.ListenWith(ctx, ListenConfig{Path: "@x", Mode: &mode}),
+		"abstract, writable": r.Listen(ctx, "unix", "\x00x", WritableAll()),
+		"abstract, mode":     r.Listen(ctx, "unix", "@x", Mode(0o600)),
 	} {
 		if !errors.Is(err, ErrBadListen) {
 			t.Errorf("%s: %v", what, err)
@@ -139,12 +142,23 @@ func TestServerListenBad(t *testing.T) {
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a listener that was taken in vain: %v", err)
 	}
-	if err := r.ListenServer(ctx, NewServer(ServerOptions{Worker: r.w}, nil)); !errors.Is(err, ErrServerNotRunning) {
+	other := newRig(t, ServerOptions{})
+	if err := r.ListenServer(ctx, other.Server); !errors.Is(err, ErrServerNotRunning) {
 		t.Errorf("a server that does not listen: %v", err)
+	}
+	foreign, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.ListenOn(ctx, struct{ net.Listener }{foreign}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ListenServer(ctx, other.Server); !errors.Is(err, ErrBadListen) {
+		t.Errorf("a server whose listener is foreign: %v", err)
 	}
 	r.listen("127.0.0.1:0")
 	r.connect()
-	r.saw("error listening connection") // the one of ListenServer
+	r.saw("listening connection")
 }
 
 func TestServerListenErrors(t *testing.T) {
@@ -165,9 +179,12 @@ func TestServerListenErrors(t *testing.T) {
 
 // Two servers on one handle share it; in the reference the last one has it all.
 func TestServerHandleShared(t *testing.T) {
-	a := newRig(t, ServerOptions{MaxConnections: 1})
+	hold := make(chan struct{})
+	held := ServerOptions{OnConnection: func(*Socket) { <-hold }} // takes one, and no other meanwhile
+	a := newRig(t, held)
 	a.listen("127.0.0.1:0")
-	b := newRig(t, ServerOptions{Worker: a.w})
+	held.Worker = a.w
+	b := newRig(t, held)
 	if err := b.ListenServer(t.Context(), a.Server); err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +192,10 @@ func TestServerHandleShared(t *testing.T) {
 		t.Errorf("%v and %v", a.Addr(), b.Addr())
 	}
 	addr := a.Addr().String()
+	_, _ = dial(t, addr), dial(t, addr)
+	eventually(t, "both have one", func() bool { return a.Connections() == 1 && b.Connections() == 1 })
+	close(hold)
+	_, _ = a.next().Close(), b.next().Close()
 	_ = a.Stop()
 	eventually(t, "a is closed", func() bool { return strings.Contains(a.events.String(), "close") })
 	b.connect()

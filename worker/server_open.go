@@ -45,14 +45,20 @@ func (s *Server) listen(ctx context.Context, open func(context.Context, *Worker)
 	}
 	if err != nil {
 		s.stir()
-		var usage *net.AddrError
-		if f := s.options.OnError; f != nil && !errors.As(err, &usage) {
+		if f := s.options.OnError; f != nil && !isMisuse(err) {
 			s.told(func() { f(err) })
 		}
 		return err
 	}
 	s.begin(ctx, w, p)
 	return nil
+}
+
+// isMisuse reports whether a Listen failed by a mistake of its caller, such as the
+// reference throws; OnError does not hear of those.
+func isMisuse(err error) bool {
+	var address *net.AddrError
+	return errors.As(err, &address) || errors.Is(err, ErrBadListen) || errors.Is(err, ErrServerNotRunning)
 }
 
 // ask finds the worker and opens the place.

@@ -74,7 +74,7 @@ func (p *passing) asked() (id uint64, c net.Conn) {
 
 func connOf(t *testing.T, f *fdpass.File) net.Conn {
 	t.Helper()
-	h := newHandedConn(f, &channel{page: new(int64)})
+	h := newHandedConn(f, &channel{page: &memberPage{new([2]uint64)}})
 	t.Cleanup(func() { _ = h.socketFile.Close() })
 	return h.socketFile
 }

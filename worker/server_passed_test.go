@@ -30,7 +30,7 @@ func (p *passing) handOver() (h *handing, page []byte) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if page, err = unix.Mmap(pf.Fd(), 0, 8, unix.PROT_READ, unix.MAP_SHARED); err != nil {
+	if page, err = unix.Mmap(pf.Fd(), 0, 16, unix.PROT_READ, unix.MAP_SHARED); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = unix.Munmap(page) })
@@ -62,7 +62,7 @@ func (p *passing) passed(h *handing) (client net.Conn) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if err := h.d.Pass(1, 99, f); err != nil {
+	if err := h.d.Pass(1, dispatch.Passed{From: 99, Connection: f}); err != nil {
 		p.t.Fatal(err)
 	}
 	return client
@@ -75,9 +75,12 @@ func TestServerPassedOn(t *testing.T) {
 			own := p.dial()
 			first := p.next()
 			h, page := p.handOver()
-			shows := func(n byte) { t.Helper(); eventually(t, "the page", func() bool { return page[0] == n }) }
-			shows(1)
-			for range 3 {
+			shows := func(closed byte) {
+				t.Helper()
+				eventually(t, "the page", func() bool { return page[0] == 1 && page[8] == closed })
+			}
+			shows(0)
+			for i := range byte(3) {
 				client := p.passed(h)
 				c := p.next()
 				if _, ok := c.NetConn().(interface {
@@ -86,13 +89,13 @@ func TestServerPassedOn(t *testing.T) {
 					t.Errorf("Accept returned %T", c.NetConn())
 				}
 				hears(t, c, client)
-				shows(2)
+				shows(i)
 				_ = c.Close()
-				shows(1)
+				shows(i + 1)
 			}
 			hears(t, first, own)
 			_ = first.Close()
-			shows(0)
+			shows(4)
 			another := p.dial()
 			hears(t, p.next(), another)
 		})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,11 +20,11 @@ type spares struct {
 	some atomic.Bool // there are any, or channels: what most listeners look at
 
 	mu    sync.Mutex
-	poked bool // Accept was woken by a deadline
-	list  []*net.TCPListener
-	conns []*spareConn  // accepted, not taken yet
-	all   chan struct{} // closed by empty; nil as long as there was no spare
-	empty bool          // take all, as the listener is retired
+	poked bool                     // Accept was woken by a deadline
+	list  map[int]*net.TCPListener // by the number of the socket
+	conns []*spareConn             // accepted, not taken yet
+	all   chan struct{}            // closed by empty; nil as long as there was no spare
+	empty bool                     // take all, as the listener is retired
 	ended bool
 	wg    sync.WaitGroup
 
@@ -41,7 +40,7 @@ type spareConn struct {
 }
 
 // addSpare takes a socket and accepts on it too.
-func (l *listener) addSpare(f *fdpass.File) {
+func (l *listener) addSpare(number int, f *fdpass.File) {
 	inner, err := fileListener(f)
 	if err != nil {
 		return // EMFILE: the supervisor's own copy keeps the queue for a successor
@@ -57,10 +56,26 @@ func (l *listener) addSpare(f *fdpass.File) {
 	if s.all == nil {
 		s.all = make(chan struct{})
 	}
-	s.list = append(s.list, tcp)
+	if old := s.list[number]; old != nil { // it has come again
+		_ = old.Close()
+	}
+	if s.list == nil {
+		s.list = map[int]*net.TCPListener{}
+	}
+	s.list[number] = tcp
 	s.some.Store(true)
 	s.wg.Add(1)
 	go l.acceptSpare(tcp, s.all)
+}
+
+// leave accepts no more on a socket: who it is for is back, and has its queue.
+func (s *spares) leave(number int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if tcp := s.list[number]; tcp != nil {
+		_ = tcp.Close()
+		delete(s.list, number)
+	}
 }
 
 func (l *listener) acceptSpare(from *net.TCPListener, all <-chan struct{}) {
@@ -73,6 +88,7 @@ func (l *listener) acceptSpare(from *net.TCPListener, all <-chan struct{}) {
 		case err == nil:
 			delay = 0
 			next := &spareConn{l.tcpConn(c), make(chan struct{})}
+			next.tally.spare = true
 			s.mu.Lock()
 			s.conns = append(s.conns, next)
 			s.mu.Unlock()
@@ -142,11 +158,16 @@ func (s *spares) queued() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.conns) > 0 || slices.ContainsFunc(s.list, func(tcp *net.TCPListener) bool {
-		raw, err := tcp.SyscallConn()
+	if len(s.conns) > 0 {
+		return true
+	}
+	for _, tcp := range s.list {
 		ready := false
-		return err == nil && raw.Control(func(fd uintptr) { ready = readable(fd) }) == nil && ready
-	})
+		if raw, err := tcp.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { ready = readable(fd) }) == nil && ready {
+			return true
+		}
+	}
+	return false
 }
 
 // end accepts no more on the spares; take still returns what was accepted.

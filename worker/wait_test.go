@@ -60,7 +60,7 @@ func TestWaitStandAlone(t *testing.T) {
 
 func TestServerUnref(t *testing.T) {
 	for what, unref := range map[string]func(*rig){
-		"before": func(r *rig) { r.Unref(); r.listen("127.0.0.1:0") },
+		"before": func(r *rig) { r.Unref().Ref().Unref(); r.listen("127.0.0.1:0") },
 		"after":  func(r *rig) { r.listen("127.0.0.1:0"); r.Unref() },
 	} {
 		r := newRig(t, ServerOptions{})
@@ -79,8 +79,8 @@ func TestServerUnref(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if r.Ref() != r.Server {
-			t.Error("Ref does not return the server")
+		if r.Unref() != r.Server || r.Ref() != r.Server {
+			t.Error("Ref and Unref do not return the server")
 		}
 		if err := r.w.Wait(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: after Ref: %v", what, err)
@@ -111,6 +111,16 @@ func TestWaitSupervised(t *testing.T) {
 		t.Error(err)
 	}
 	<-w.Draining()
+
+	w, m = joined(t) // without a server
+	ended = returns(func() error { return w.Wait(t.Context()) })
+	m.send(proto.Envelope{ID: 9, Body: proto.Ping{}})
+	until(m, anyOf[proto.Pong])
+	still(t, "Wait", ended)
+	m.send(proto.Envelope{Body: proto.Drain{DeadlineMS: 60_000, Reason: "stop"}})
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
 }
 
 // On the worker's drain a server takes what is in its queue, tells its

@@ -14,7 +14,9 @@ type (
 		Slot   int
 		Gen    uint64
 		Launch uint64
-		Linked bool // with a native link
+		Linked bool // with a link, or a channel of Node
+		// Handles are what the worker gets with its start, in this order.
+		Handles []proto.HandleID
 	}
 	// Send sends a message; with Handle set, its descriptor goes along, or those of
 	// these Members of the handle. A member that does not exist is made.

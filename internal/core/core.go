@@ -126,6 +126,22 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		if w := c.workers[ev.Worker]; w != nil {
 			c.received(w, ev.Envelope)
 		}
+	case Said:
+		if w := c.workers[ev.Worker]; w != nil {
+			c.said(w, ev)
+		}
+	case Notified:
+		if w := c.workers[ev.Worker]; w != nil {
+			c.notified(w, ev)
+		}
+	case Accepting:
+		if w := c.workers[ev.Worker]; w != nil && c.spec(w).Ready == ReadyListening {
+			c.life(w, evReady, input{})
+		}
+	case Counted:
+		if w := c.workers[ev.Worker]; w != nil {
+			c.surveyed(w, ev)
+		}
 	case Spawned:
 		if w := c.workers[ev.Worker]; w != nil {
 			w.PID = ev.PID

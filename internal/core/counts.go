@@ -60,7 +60,11 @@ func (g *Gather) concerns(w *Worker) bool {
 	return w.ID < g.Before && (g.Pool == "" || w.Pool == g.Pool)
 }
 
-func (w *Worker) canTell() bool { return w.Greeted && w.State != Unlinked }
+// canTell reports whether the worker's connections can be known: it tells them itself,
+// or the kernel does for one that was given its sockets.
+func (w *Worker) canTell() bool {
+	return w.State != Unlinked && (w.Greeted || !w.Linked && w.PID != 0 && len(w.Holds) > 0)
+}
 
 // askCount sends a count request unless one is still unanswered: a worker that
 // does not read is not sent more and more of them, and when it answers, it
@@ -82,7 +86,7 @@ const maxCount = 1 << 40
 // are the worker's own problem: they are clamped and concern nobody else.
 func (c *Core) counted(w *Worker, re uint64, m proto.Counts) {
 	n := min(max(0, m.Connections), maxCount)
-	w.Connected, w.Accepted = &n, m.Accepted
+	w.Connected, w.Accepted, w.Tells = &n, m.Accepted, true
 	if re == 0 || re != w.Asked {
 		return
 	}
@@ -114,7 +118,7 @@ func (c *Core) finishGather(g *Gather) {
 		case slices.Contains(w.Gathers, g.ID):
 			res.Missing = append(res.Missing, w.count(nil, "did not answer in time"))
 		case !w.canTell() || w.Connected == nil:
-			res.Missing = append(res.Missing, w.count(nil, "has no link to be asked over"))
+			res.Missing = append(res.Missing, w.count(nil, "cannot be known"))
 		default:
 			n := *w.Connected
 			res.Total += n

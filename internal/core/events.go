@@ -1,6 +1,10 @@
 package core
 
-import "github.com/f72e338e/supervisord/internal/proto"
+import (
+	"time"
+
+	"github.com/f72e338e/supervisord/internal/proto"
+)
 
 // OpID names a command that somebody waits for; the shell chooses it. 0 = nobody.
 type OpID uint64
@@ -71,6 +75,35 @@ type (
 		Worker   proto.WorkerID
 		Envelope proto.Envelope
 	}
+	// Said is what a worker says and nothing follows from, for people and programs that
+	// watch.
+	Said struct {
+		Worker proto.WorkerID
+		What   string // one of the What constants of workers
+		Text   string
+	}
+	// Notified is what a worker without a link says (sd_notify(3)).
+	Notified struct {
+		Worker    proto.WorkerID
+		Ready     bool
+		Stopping  bool
+		Reloading bool
+		Alive     bool   // WATCHDOG=1
+		Broken    bool   // WATCHDOG=trigger: it wants to be replaced, now
+		Status    string // "" = nothing said
+		Extend    time.Duration
+	}
+	// Accepting means that the kernel shows a worker waiting on its pool's listeners
+	// for connections.
+	Accepting struct{ Worker proto.WorkerID }
+	// Counted is what was found out about the connections of a worker that cannot tell;
+	// Re as in the Send that asked, 0 when nobody did.
+	Counted struct {
+		Worker      proto.WorkerID
+		Re          uint64
+		Connections int64
+		Unknown     bool // it could not be found out
+	}
 	// LinkClosed means that the worker's end of the link is closed.
 	LinkClosed struct{ Worker proto.WorkerID }
 	// LinkBroken means that the worker does not do its part on the link: it does not
@@ -130,6 +163,10 @@ func (SpawnFailed) event() {}
 func (StageFailed) event() {}
 func (Exited) event()      {}
 func (Received) event()    {}
+func (Said) event()        {}
+func (Notified) event()    {}
+func (Accepting) event()   {}
+func (Counted) event()     {}
 func (LinkClosed) event()  {}
 func (LinkBroken) event()  {}
 func (BoundHandle) event() {}

@@ -71,7 +71,10 @@ func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error
 	}
 	network, address := canonical(m.Network, m.Address, g.Spec.Confine.Directory)
 	key := proto.Key{Network: network, Address: address, Port: m.Port}
-	if m.Port == 0 && !proto.IsUnix(network) {
+	if m.Exclusive {
+		key.Owner = w.owner()
+	}
+	if anyPort(key) {
 		key.Index = c.freeIndex(w, key)
 	}
 	h := c.at(key)
@@ -80,17 +83,18 @@ func (c *Core) find(w *Worker, m proto.Listen) (*Handle, proto.Key, *proto.Error
 			return nil, key, err
 		}
 	}
+	if h != nil && g.Spec.Protocol == ProtocolNode && (slices.Contains(w.Holds, h.ID) || slices.Contains(w.Waits, h.ID)) {
+		// Each server of a Node worker is one of its own (nodejs/node#60141).
+		return nil, key, errorf(syscall.EADDRINUSE, "this worker listens on %s already", key)
+	}
 	if h != nil {
 		return h, key, c.mayHold(w, h, m.Exclusive)
 	}
 	if err := c.mayHaveMore(w); err != nil {
 		return nil, key, err
 	}
-	if m.Exclusive {
-		if proto.IsDatagram(network) {
-			return nil, key, errorf(syscall.EINVAL, "a datagram socket cannot be exclusive")
-		}
-		key.Owner = w.owner()
+	if m.Exclusive && proto.IsDatagram(network) {
+		return nil, key, errorf(syscall.EINVAL, "a datagram socket cannot be exclusive")
 	}
 	return nil, key, nil
 }
@@ -139,8 +143,10 @@ func (w *Worker) owner() string { return w.Pool + "/" + strconv.Itoa(w.Slot) }
 // at finds the handle of a place. An empty host and the wildcards mean the same
 // as a configured wildcard listener of that port.
 func (c *Core) at(key proto.Key) *Handle {
-	if ids := c.places[key.Place()]; len(ids) > 0 {
-		return c.handles[ids[0]]
+	for _, id := range c.places[key.Place()] {
+		if h := c.handles[id]; isMeant(h, key) {
+			return h
+		}
 	}
 	if key.Port == 0 || proto.IsUnix(key.Network) || !proto.IsWildcard(key.Address) {
 		return nil
@@ -157,11 +163,22 @@ func (c *Core) at(key proto.Key) *Handle {
 	return nil
 }
 
+// anyPort reports whether the kernel chooses the port.
+func anyPort(key proto.Key) bool { return key.Port == 0 && !proto.IsUnix(key.Network) }
+
+// isMeant reports whether a handle at the place of a key is the one of the key.
+// Ports that the kernel chooses are never in each other's way, so those of each
+// owner are counted apart.
+func isMeant(h *Handle, key proto.Key) bool { return !anyPort(key) || h.Owner == key.Owner }
+
 // freeIndex is the lowest index of a port-0 key that the worker does not use, so
 // that its i-th open one is every other worker's i-th.
 func (c *Core) freeIndex(w *Worker, key proto.Key) int {
 	for {
-		used := func(id proto.HandleID) bool { return c.handles[id].Key.Place() == key.Place() }
+		used := func(id proto.HandleID) bool {
+			h := c.handles[id]
+			return h.Key.Place() == key.Place() && isMeant(h, key)
+		}
 		if !slices.ContainsFunc(w.Holds, used) && !slices.ContainsFunc(w.Waits, used) {
 			return key.Index
 		}
@@ -186,6 +203,7 @@ func (c *Core) mayHold(w *Worker, h *Handle, exclusive bool) *proto.Error {
 // the pool's working directory.
 func (c *Core) allowed(g *Generation, key proto.Key) *proto.Error {
 	spec := &g.Spec
+	key = key.Place() // in the messages, who would own it is beside the point
 	if spec.AllowSet {
 		for _, rule := range spec.Allow {
 			if rule.Allows(key.Network, key.Address, key.Port) {

@@ -126,7 +126,8 @@ func (c *Core) bindFailed(ev BindFailed) {
 	c.maybeQuit()
 }
 
-func (c *Core) grant(w *Worker, h *Handle, req uint64) {
+// hold makes the worker a holder.
+func (c *Core) hold(w *Worker, h *Handle) {
 	w.Holds = append(w.Holds, h.ID)
 	h.Holders++
 	h.Linger = 0
@@ -134,9 +135,13 @@ func (c *Core) grant(w *Worker, h *Handle, req uint64) {
 	ch := w.of(WhatHandleGranted)
 	ch.Handle, ch.Address, ch.Name = h.ID, h.Bound.Address, h.Key.Name
 	c.changed(ch)
+}
+
+func (c *Core) grant(w *Worker, h *Handle, req uint64) {
+	c.hold(w, h)
 	g := proto.Grant{
 		Handle: h.ID, Network: h.Key.Network, Address: h.Bound.Address, Backlog: h.Bound.Backlog,
-		Name: c.pools[w.Pool].generation(w.Gen).nameOf(h.ID),
+		Name: c.pools[w.Pool].generation(w.Gen).nameOf(h.ID), NoDelay: h.Spec.NoDelay, KeepAlive: h.Spec.KeepAlive,
 	}
 	send := Send{Worker: w.ID, Handle: h.ID}
 	switch {
@@ -145,7 +150,7 @@ func (c *Core) grant(w *Worker, h *Handle, req uint64) {
 	case h.hasMembers():
 		send.Members = c.membersFor(w, h)
 		if w.takesMembers(h) {
-			g.Policy, g.Sockets = proto.PolicyReusePort, len(send.Members)
+			g.Policy, g.Sockets, g.Numbers = proto.PolicyReusePort, len(send.Members), send.Members
 		} else {
 			send.Members = send.Members[:1]
 		}
@@ -176,8 +181,9 @@ func (c *Core) noteWish(w *Worker, h *Handle, m proto.Listen) {
 // dropHold: the worker does not hold the handle any more.
 func (c *Core) dropHold(w *Worker, h *Handle) {
 	c.unhold(w, h)
-	if h.hasMembers() && w.State != Gone {
+	if w.State != Gone {
 		c.do(Withdraw{w.ID, h.ID})
+		c.orphan(w, h)
 	}
 	c.lookAfter(w, h)
 	c.unheld(h, w)

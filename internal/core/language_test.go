@@ -76,7 +76,7 @@ func poolSpec(name string, args map[string]string, launch uint64) PoolSpec {
 		Protocol: str("protocol", ProtocolNative), Ready: str("ready", ReadyNotify), ReadyDelay: dur("delay", 0),
 		Confine: proto.Confine{Directory: "/srv/" + name},
 		Timeouts: Timeouts{Start: dur("start", time.Minute), MinUptime: dur("min_uptime", 5*time.Second), Graceful: dur("graceful", 30*time.Second),
-			Kill: dur("kill", 5*time.Second), Drain: dur("drain", 0), Linger: dur("linger", 30*time.Second)},
+			Kill: dur("kill", 5*time.Second), Drain: dur("drain", 0), Linger: dur("linger", 30*time.Second), Heartbeat: dur("heartbeat", 0)},
 		Restart: RestartPolicy{Policy: str("restart", "always"), Delay: dur("restart_delay", 100*time.Millisecond), MaxDelay: 30 * time.Second,
 			Max: num("max_restarts", 10), Window: time.Minute, OnLimit: str("on_limit", LimitSlow)},
 		Rollout: RolloutPolicy{MaxSurge: num("surge", 1), MaxUnavailable: num("unavailable", 0), Monitor: dur("monitor", 5*time.Second),
@@ -179,6 +179,7 @@ func (d *driver) line(line string) string {
 			m.Network, m.Address, m.Port = s.Network, s.Address, s.Port
 		}
 		m.Backlog, _ = strconv.Atoi(args["backlog"])
+		m.IPv6Only, m.ReadableAll = args["ipv6only"] != "", args["readable"] != ""
 		if req == 0 {
 			req = 7
 		}
@@ -198,6 +199,19 @@ func (d *driver) line(line string) string {
 	case "exited":
 		code, _ := strconv.Atoi(args["code"])
 		return d.step(Exited{Worker: w, Exit: Exit{Known: true, Code: code, Signal: args["signal"]}})
+	case "notify": // notify W [ready] [stopping] [alive] [broken] [status=TEXT] [extend=TIME]
+		ev := Notified{Worker: w, Ready: args["ready"] != "", Stopping: args["stopping"] != "", Alive: args["alive"] != "", Broken: args["broken"] != "", Status: args["status"]}
+		ev.Extend, _ = time.ParseDuration(args["extend"])
+		return d.step(ev)
+	case "accepting":
+		return d.step(Accepting{w})
+	case "found": // found W n=CONNECTIONS | unknown
+		wk, _ := d.c.Worker(w)
+		return d.step(Counted{Worker: w, Re: wk.Asked, Connections: int64(n), Unknown: args["unknown"] != ""})
+	case "said": // said W message TEXT
+		return d.step(Said{Worker: w, What: "worker " + f[2], Text: strings.Join(f[3:], " ")})
+	case "pong":
+		return msg(proto.Pong{}, 0)
 	case "linkclosed":
 		return d.step(LinkClosed{w})
 	case "linkfull":

@@ -103,7 +103,7 @@ func init() {
 			evDraining:    {Draining, (*Core).leaveItself, "replace it"},
 			evLinkClosed:  {Unlinked, (*Core).linkClosed, "wait a moment for its exit"},
 			evLinkBroken:  {Killing, (*Core).linkBroken, "count the failure, stop signal"},
-			evDeadline:    impossible,
+			evDeadline:    {Killing, (*Core).silent, "ask whether it lives; then count the failure, stop signal"},
 			evExited:      {Gone, (*Core).workerExited, "restart by policy"},
 			evDrain:       {Leaving, (*Core).beginLeaving, "wait drain_delay"},
 			evEnd:         {Killing, (*Core).beginKilling, "stop signal"},

@@ -40,6 +40,7 @@ func (c *Core) membersFor(w *Worker, h *Handle) []int {
 	own := 0 // under any other policy all have the first one
 	if h.Policy == proto.PolicyReusePort {
 		own = h.ownMember(w.owner())
+		c.leaveSpare(h, own, w.owner())
 		h.Members[own] = Member{Owner: w.owner()}
 	}
 	list := []int{own}
@@ -75,6 +76,40 @@ func (h *Handle) ownMember(owner string) int {
 	return len(h.Members) - 1
 }
 
+// leaveSpare tells who took care of a member that the slot which it is for has a worker
+// again: two that accept on it would have each other's connections in their counts.
+func (c *Core) leaveSpare(h *Handle, member int, owner string) {
+	m := h.Members[member]
+	if !m.Spare || m.Owner == "" || m.Owner == owner {
+		return
+	}
+	for _, w := range c.holdersOf(h) {
+		if w.owner() == m.Owner && w.takesMembers(h) {
+			c.do(Send{Worker: w.ID, Envelope: proto.Envelope{Body: proto.Member{Handle: h.ID, Socket: member, Gone: true}}})
+		}
+	}
+}
+
+// orphan finds another slot for the member of a worker that closes its listener and
+// goes on. When it listens again it gets one back.
+func (c *Core) orphan(w *Worker, h *Handle) {
+	if h.Policy != proto.PolicyReusePort || !w.Attached || w.State != Ready && w.State != Starting {
+		return
+	}
+	for _, o := range c.holdersOf(h) {
+		if o.owner() == w.owner() {
+			return // its successor, say
+		}
+	}
+	for i := range h.Members {
+		if m := &h.Members[i]; m.Owner == w.owner() {
+			m.Owner, m.Spare = "", true
+			c.touch(handleRef(h))
+			c.adopt(h, i, "its slot listens no more")
+		}
+	}
+}
+
 // restMembers makes spares of all members but the first, at a change of policy. A
 // slot gets its own back if the policy comes back.
 func (h *Handle) restMembers() {
@@ -90,7 +125,7 @@ func (c *Core) rehome() {
 			if m := &h.Members[i]; m.Owner != "" && !c.slotExists(m.Owner) {
 				m.Owner, m.Spare = "", true
 				c.touch(handleRef(h))
-				c.adopt(h, i)
+				c.adopt(h, i, "its slot is gone")
 			}
 		}
 	}
@@ -108,7 +143,7 @@ func (c *Core) slotExists(owner string) bool {
 // adopt gives a member without an owner to the slot that has the fewest, and to
 // those of its workers that hold the handle now. Without such a worker the next
 // one that asks for the handle takes it.
-func (c *Core) adopt(h *Handle, member int) {
+func (c *Core) adopt(h *Handle, member int, cause string) {
 	has := map[string]int{}
 	for _, m := range h.Members {
 		has[m.Owner]++
@@ -132,9 +167,9 @@ func (c *Core) adopt(h *Handle, member int) {
 	for _, w := range takers[best] {
 		ch := w.of(WhatHandleAdopted)
 		ch.Handle, ch.Address, ch.Name = h.ID, h.Bound.Address, h.Key.Name
-		ch.Cause = "its slot is gone"
+		ch.Cause = cause
 		c.changed(ch)
-		c.do(Send{Worker: w.ID, Handle: h.ID, Members: []int{member}, Envelope: proto.Envelope{Body: proto.Member{Handle: h.ID}}})
+		c.do(Send{Worker: w.ID, Handle: h.ID, Members: []int{member}, Envelope: proto.Envelope{Body: proto.Member{Handle: h.ID, Socket: member}}})
 	}
 }
 

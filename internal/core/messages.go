@@ -22,6 +22,7 @@ func (c *Core) received(w *Worker, e proto.Envelope) {
 		c.answerError(w, e.ID, proto.CodeState, "say hello first")
 		return
 	}
+	c.alive(w)
 	switch m := e.Body.(type) {
 	case proto.Listen:
 		if w.State != Starting && w.State != Ready {
@@ -38,12 +39,9 @@ func (c *Core) received(w *Worker, e proto.Envelope) {
 	case proto.Draining:
 		c.life(w, evDraining, input{cause: clip(m.Reason, 200)})
 	case proto.Status:
-		w.Text = clip(m.Text, 200)
-		ch := w.of(WhatWorkerStatus)
-		ch.Cause = w.Text
-		c.changed(ch)
+		c.status(w, m.Text)
 	case proto.Heartbeat, proto.Pong, proto.Error:
-		// A sign of life; nothing to decide yet.
+		// A sign of life, and no more.
 	case proto.Counts:
 		c.counted(w, e.Re, m)
 	case proto.Connections:
@@ -51,6 +49,13 @@ func (c *Core) received(w *Worker, e proto.Envelope) {
 	default:
 		c.answerError(w, e.ID, proto.CodeUnknownMessage, "the master does not take "+e.Body.Type())
 	}
+}
+
+func (c *Core) status(w *Worker, text string) {
+	w.Text = clip(text, 200)
+	ch := w.of(WhatWorkerStatus)
+	ch.Cause = w.Text
+	c.changed(ch)
 }
 
 // hello greets a new worker; said again, after a new master's welcome, it tells

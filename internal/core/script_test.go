@@ -164,6 +164,12 @@ func text(a Action) string {
 		return fmt.Sprintf("kill %d", a.Worker)
 	case Bind:
 		s := fmt.Sprintf("bind %d %s backlog=%d", a.Handle, keyOf(a.Spec), a.Spec.Backlog)
+		if a.Spec.IPv6Only {
+			s += " ipv6only"
+		}
+		if a.Spec.ReadableAll {
+			s += " readable"
+		}
 		if a.Policy != "shared" {
 			s += " policy=" + a.Policy
 		}

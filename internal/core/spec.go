@@ -26,8 +26,10 @@ type Listener struct {
 
 // Protocols of a pool.
 const (
-	ProtocolNative = "native"
-	ProtocolNone   = "none"
+	ProtocolNative  = "native"
+	ProtocolNode    = "node"
+	ProtocolSystemd = "systemd"
+	ProtocolNone    = "none"
 )
 
 // Readiness of a pool's workers.
@@ -68,12 +70,13 @@ type PoolSpec struct {
 
 // Timeouts of a worker's life.
 type Timeouts struct {
-	Start     time.Duration `json:"start"`      // fork to ready
-	MinUptime time.Duration `json:"min_uptime"` // ready for so long = a good start
-	Graceful  time.Duration `json:"graceful"`   // drain to stop signal
-	Kill      time.Duration `json:"kill"`       // stop signal to SIGKILL
-	Drain     time.Duration `json:"drain"`      // delay before the worker is told to drain
-	Linger    time.Duration `json:"linger"`     // how long a requested handle outlives its last holder's death
+	Start     time.Duration `json:"start"`               // fork to ready
+	MinUptime time.Duration `json:"min_uptime"`          // ready for so long = a good start
+	Graceful  time.Duration `json:"graceful"`            // drain to stop signal
+	Kill      time.Duration `json:"kill"`                // stop signal to SIGKILL
+	Drain     time.Duration `json:"drain"`               // delay before the worker is told to drain
+	Heartbeat time.Duration `json:"heartbeat,omitempty"` // a ready worker shows life so often; 0 = it need not
+	Linger    time.Duration `json:"linger"`              // how long a requested handle outlives its last holder's death
 }
 
 // RestartPolicy says whether and when a slot gets another worker.

@@ -120,10 +120,13 @@ type Worker struct {
 	Waits     []proto.HandleID `json:"waits,omitempty"`       // handles being bound for it
 	Connected *int64           `json:"connections,omitempty"` // open, as it last said
 	Accepted  uint64           `json:"accepted,omitempty"`
-	Asked     uint64           `json:"asked,omitempty"`   // id of the count request it has not answered
-	Gathers   []uint64         `json:"gathers,omitempty"` // that wait for its counts
-	Text      string           `json:"text,omitempty"`    // its status line
-	Refused   int              `json:"refused,omitempty"` // requests that were refused
+	Tells     bool             `json:"tells,omitempty"`    // it says itself what it has
+	Asked     uint64           `json:"asked,omitempty"`    // id of the count request it has not answered
+	Gathers   []uint64         `json:"gathers,omitempty"`  // that wait for its counts
+	Pinged    bool             `json:"pinged,omitempty"`   // and has not shown life since
+	DrainBy   Time             `json:"drain_by,omitempty"` // how far it may put off the end of its drain
+	Text      string           `json:"text,omitempty"`     // its status line
+	Refused   int              `json:"refused,omitempty"`  // requests that were refused
 }
 
 // Handle states.

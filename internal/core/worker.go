@@ -22,7 +22,7 @@ func (c *Core) spawn(p *Pool, s *Slot) *Worker {
 	g := p.generation(s.Gen)
 	w := &Worker{
 		ID: c.m.NextWorker, Pool: p.Name, Slot: s.Index, Gen: g.Number, State: Forking,
-		Attached: true, Linked: g.Spec.Protocol == ProtocolNative, Begun: c.now,
+		Attached: true, Linked: g.Spec.Protocol == ProtocolNative || g.Spec.Protocol == ProtocolNode, Begun: c.now,
 	}
 	c.m.NextWorker++
 	c.workers[w.ID] = w
@@ -32,7 +32,8 @@ func (c *Core) spawn(p *Pool, s *Slot) *Worker {
 	s.RetryAt, s.Last = 0, w.ID
 	c.touch(workerRef(w), slotRef(p, s), poolRef(p), Ref{Kind: RefMaster})
 	c.changed(w.of(WhatWorkerStarting))
-	c.do(Spawn{Worker: w.ID, Pool: p.Name, Slot: s.Index, Gen: g.Number, Launch: g.Spec.Launch, Linked: w.Linked})
+	c.endow(w, g)
+	c.do(Spawn{Worker: w.ID, Pool: p.Name, Slot: s.Index, Gen: g.Number, Launch: g.Spec.Launch, Linked: w.Linked, Handles: slices.Clone(w.Holds)})
 	return w
 }
 
@@ -68,6 +69,7 @@ func (c *Core) wishEnd(w *Worker, _ input) { w.EndWish = true }
 
 func (c *Core) workerReady(w *Worker, _ input) {
 	w.ReadyAt = c.now
+	c.alive(w)
 	c.do(Admit{w.ID, true})
 	ch := w.of(WhatWorkerReady)
 	ch.Took = c.now.Sub(w.Begun)
@@ -189,6 +191,9 @@ func (c *Core) tellDrain(w *Worker, _ input) {
 func (c *Core) drainDeadline(w *Worker, _ input) {
 	c.bar(w)
 	c.setDeadline(w, c.gracefulOf(w))
+	if t := c.spec(w).Rollout.GenerationTimeout; t > 0 {
+		w.DrainBy = c.now.Add(t)
+	}
 }
 
 // gracefulOf is how long the worker may drain: no generation outlives

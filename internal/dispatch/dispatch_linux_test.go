@@ -5,8 +5,6 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/proto"
 )
@@ -24,82 +22,93 @@ func TestRoundRobinIsStrict(t *testing.T) {
 		}
 	}
 	for _, f := range fakes {
-		_ = f.ch.Close()
+		r.leave(f)
 	}
 	wg.Wait()
 }
 
+// TestBusyGetsNothingMore: a worker that is stopped gets one hand-over. What came
+// with it goes to another, and it finds nothing of it when it goes on.
 func TestBusyGetsNothingMore(t *testing.T) {
 	r := newRig(t, RoundRobin, Options{})
 	stopped, other := r.join(1, 0), r.join(2, 1)
 	var wg sync.WaitGroup
 	other.serve(&wg)
-	first := r.dial() // to the one that never answers
-	for range 20 {
+	for range 21 {
 		if got := r.ask(); got != 2 {
 			t.Fatalf("answered by %d", got)
 		}
 	}
+	if accepted, handed, returned := r.d.Counts(1); accepted != 21 || handed != 21 || returned != 1 {
+		t.Errorf("%d accepted, %d handed over, %d returned", accepted, handed, returned)
+	}
+	if n, err := stopped.take(); n != 0 || err != nil {
+		t.Fatalf("the busy one read %d connections: %v", n, err)
+	}
+	r.patient()
+	first := r.dial()
+	r.accepted(22) // each by itself, or both come to the one that has some to catch up with
+	second := r.dial()
+	r.accepted(23)
 	if n, err := stopped.take(); n != 1 || err != nil {
-		t.Fatalf("the busy one was sent %d connections: %v", n, err)
+		t.Errorf("it has time again and got %d connections: %v", n, err)
 	}
-	if got := who(t, first); got != 1 {
-		t.Errorf("what the busy one had was answered by %d", got)
+	if a, b := who(t, first), who(t, second); a == b {
+		t.Errorf("answered by %d and %d", a, b)
 	}
-	_ = other.ch.Close()
+	r.leave(other)
 	wg.Wait()
 }
 
+// TestNobodyFreeLeavesThemInTheKernel: what nobody takes waits there, however late
+// the one is that has a hand-over unread.
 func TestNobodyFreeLeavesThemInTheKernel(t *testing.T) {
 	r := newRig(t, RoundRobin, Options{})
 	f := r.join(1, 0)
 	conns := []net.Conn{r.dial()}
-	h, files, err := f.read()
-	if err != nil || len(files) != 1 {
-		t.Fatal(err, files)
-	}
+	r.accepted(1)
 	for range 9 {
 		conns = append(conns, r.dial())
 	}
+	r.late()
 	if accepted, _, _ := r.d.Counts(1); accepted != 1 {
 		t.Errorf("%d connections were accepted while nobody could take them", accepted)
 	}
-	f.say(proto.Verdict{First: h.First, Count: 1, What: proto.Accepted})
-	_, _ = unix.Write(files[0].Fd(), []byte{1})
-	_ = files[0].Close()
-	n, err := f.take()
-	if n != 9 || err != nil {
-		t.Errorf("what had waited came as %d in the next message: %v", n, err)
+	for _, want := range []int{1, 9} {
+		if n, err := f.take(); n != want || err != nil {
+			t.Errorf("%d connections in a message, want %d: %v", n, want, err)
+		}
 	}
 	for _, c := range conns {
 		who(t, c)
 	}
 }
 
-func TestRefusedGoesToAnother(t *testing.T) {
+// TestFull: what a worker that is full has not read goes to another, and it gets no
+// more until it has room.
+func TestFull(t *testing.T) {
 	r := newRig(t, RoundRobin, Options{})
-	full, other := r.join(1, 0), r.join(2, 1)
+	r.patient()
+	full := r.join(1, 0)
 	c := r.dial()
-	h, files, err := full.read()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fdpass.CloseAll(files)
-	full.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Refused})
-	if _, err := other.take(); err != nil {
-		t.Fatal(err)
-	}
-	if got := who(t, c); got != 2 {
-		t.Errorf("answered by %d", got)
-	}
-	for range 5 { // it is full until it says otherwise
-		c := r.dial()
+	r.accepted(1)
+	full.say(proto.Full)
+	other := r.join(2, 1)
+	for range 6 {
 		if _, err := other.take(); err != nil {
 			t.Fatal(err)
 		}
-		who(t, c)
+		if got := who(t, c); got != 2 {
+			t.Errorf("answered by %d", got)
+		}
+		c = r.dial()
 	}
-	full.say(proto.Verdict{What: proto.Room})
+	if _, err := other.take(); err != nil {
+		t.Fatal(err)
+	}
+	who(t, c)
+	full.say(proto.Room)
+	r.settle()
 	c = r.dial()
 	if _, err := full.take(); err != nil {
 		t.Fatal(err)
@@ -109,48 +118,34 @@ func TestRefusedGoesToAnother(t *testing.T) {
 	}
 }
 
-// TestWorkerThatDies: what it had not accepted goes to another, what it had is gone
-// with it, and nothing is served twice.
+// TestWorkerThatDies: what it had not read goes to another, what it had is gone with
+// it, and nothing is served twice.
 func TestWorkerThatDies(t *testing.T) {
 	r := newRig(t, RoundRobin, Options{})
-	dying, other := r.join(1, 0), r.join(2, 1)
-	c := r.dial()
-	_, files, err := dying.read() // received, no verdict
+	r.patient()
+	dying := r.join(1, 0)
+	lost := r.dial()
+	files, err := dying.read()
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := r.dial()
+	r.accepted(2)
+	other := r.join(2, 1)
 	fdpass.CloseAll(files)
-	_ = dying.ch.Close()
+	r.leave(dying)
 	if _, err := other.take(); err != nil {
 		t.Fatal(err)
 	}
 	if got := who(t, c); got != 2 {
 		t.Errorf("answered by %d", got)
 	}
-	if _, handed, returned := r.d.Counts(1); handed != 1 || returned != 1 {
-		t.Errorf("handed %d, returned %d", handed, returned)
+	if accepted, handed, returned := r.d.Counts(1); accepted != 2 || handed != 2 || returned != 1 {
+		t.Errorf("accepted %d, handed %d, returned %d", accepted, handed, returned)
 	}
-}
-
-func TestLeaveReadsTheVerdictFirst(t *testing.T) {
-	r := newRig(t, RoundRobin, Options{})
-	f, other := r.join(1, 0), r.join(2, 1)
-	c := r.dial()
-	h, files, err := f.read()
-	if err != nil {
-		t.Fatal(err)
+	if n, err := lost.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("what it had accepted is answered by somebody: %d, %v", n, err)
 	}
-	f.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Accepted})
-	r.d.Leave(0, 1)
-	_, _ = unix.Write(files[0].Fd(), []byte{1})
-	fdpass.CloseAll(files)
-	if got := who(t, c); got != 1 {
-		t.Errorf("answered by %d", got)
-	}
-	if _, handed, returned := r.d.Counts(1); handed != 1 || returned != 0 {
-		t.Errorf("handed %d, returned %d", handed, returned)
-	}
-	_ = other.ch.Close()
 }
 
 func TestAdmit(t *testing.T) {
@@ -168,33 +163,57 @@ func TestAdmit(t *testing.T) {
 	who(t, c)
 }
 
-func TestLeastConnections(t *testing.T) {
-	r := newRig(t, LeastConnections, Options{})
-	a, b := r.join(1, 0), r.join(2, 1)
-	a.page[0], b.page[0] = 5, 3
-	for range 10 {
-		c := r.dial()
-		if _, err := b.take(); err != nil {
-			t.Fatal(err)
-		}
-		who(t, c)
-	}
-	a.page[0] = 0
+// TestAdmitNoMore: what a worker has not read when it is told to go is another's, if
+// there is another; else it stays where it is.
+func TestAdmitNoMore(t *testing.T) {
+	r := newRig(t, RoundRobin, Options{})
+	r.patient()
+	going := r.join(1, 0)
 	c := r.dial()
-	if _, err := a.take(); err != nil {
-		t.Fatal(err)
+	r.accepted(1)
+	r.d.Admit(1, false)
+	if n, err := going.take(); n != 1 || err != nil {
+		t.Fatalf("the only worker reads %d: %v", n, err)
 	}
 	who(t, c)
-	a.page[7] = 0x80 // a worker that says it has a negative number of connections
+	r.d.Admit(1, true)
 	c = r.dial()
-	if _, err := a.take(); err != nil {
-		t.Fatal(err)
+	r.accepted(2)
+	other := r.join(2, 1)
+	r.d.Admit(1, false)
+	if n, err := other.take(); n != 1 || err != nil {
+		t.Fatalf("the other reads %d: %v", n, err)
 	}
 	who(t, c)
 }
 
+func TestLeastConnections(t *testing.T) {
+	r := newRig(t, LeastConnections, Options{})
+	a, b := r.join(1, 0), r.join(2, 1)
+	take := func(from *fake) {
+		t.Helper()
+		c := r.dial()
+		if _, err := from.take(); err != nil {
+			t.Fatal(err)
+		}
+		if got := who(t, c); got != byte(from.id) {
+			t.Fatalf("answered by %d", got)
+		}
+		from.page[1]++
+	}
+	a.page[0], b.page[0] = 5, 3
+	for range 10 {
+		take(b)
+	}
+	a.page[0] = 0
+	take(a)
+	a.page[1] = 1 << 62 // says that it has closed what nobody had
+	take(a)
+}
+
 func TestSourceHash(t *testing.T) {
 	r := newRig(t, SourceHash, Options{})
+	r.patient()
 	var wg sync.WaitGroup
 	fakes := []*fake{r.join(1, 0), r.join(2, 1), r.join(3, 2)}
 	for _, f := range fakes {
@@ -222,7 +241,7 @@ func TestSourceHash(t *testing.T) {
 		}
 	}
 	for _, f := range fakes {
-		_ = f.ch.Close()
+		r.leave(f)
 	}
 	wg.Wait()
 }

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,37 +22,58 @@ type Options struct {
 	// Report is told what an operator should know: accept(2) fails, a worker breaks
 	// the protocol. It is called on the dispatcher's thread and must not block.
 	Report func(handle, worker uint64, err error)
+	// Stranded is told of a handle where connections wait, taken back from a worker,
+	// and nobody is left who may take them. It is called like Report.
+	Stranded func(handle uint64)
 }
 
 // Dispatcher is a running dispatcher. Its methods may be called from any
 // goroutine; they are carried out in order, and return once they were, in some
 // microseconds.
 type Dispatcher struct {
-	o       Options
-	ep      int
-	mu      sync.Mutex
-	wake    int // eventfd; -1 once it is closed. Written with mu held, by the dispatcher
-	inbox   []func()
-	closed  bool
-	ended   chan struct{}
-	silent  bool      // see wait
-	retry   time.Time // when what failed is tried again; zero when nothing did
-	entries []entry
-	unused  []int32
-	handles map[uint64]*handle
-	scratch scratch
+	o        Options
+	ep       int
+	mu       sync.Mutex
+	wake     int // eventfd; -1 once it is closed. Written with mu held, by the dispatcher
+	inbox    []func()
+	closed   bool
+	ended    chan struct{}
+	aside    sync.WaitGroup // what may take its time; nobody waits for it but tests
+	reading  atomic.Int32   // who reads back, see takeBack
+	handles  map[uint64]*handle
+	peers    map[uint64]*peer // by worker
+	entries  []entry
+	unused   []int32
+	scratch  scratch
+	wide     []byte    // for what peers say
+	line     []byte    // for what they are told
+	now      time.Time // as of the last event
+	round    uint64    // grows with each event
+	patience time.Duration
+	unread   []*member // with a hand-over that was not read when it was looked at
+	due      time.Time // when the first of these is late; zero when nothing is unread
+
+	silent  bool // see wait
+	tired   bool
+	clock   int  // timerfd, see alarm
+	alarmed bool // it is set
+	failed  bool // something is to be tried again when it rings
 }
 
-// entry is what an epoll event leads to: a handle's socket or a member's channel.
+// entry is what an epoll event leads to: a handle's socket, a member's channel or a
+// peer's.
 type entry struct {
 	h *handle
 	s *source
 	m *member
+	p *peer
 }
 
-// retryAfter is the time after which something that failed for a lack of memory or
-// descriptors is tried again.
-const retryAfter = 10 * time.Millisecond
+// The first entries.
+const (
+	atWake  = iota // what other goroutines asked for
+	atClock        // see alarm
+)
 
 // New starts a dispatcher. Errors: EMFILE, ENOMEM, and those of sched_setattr(2).
 func New(o Options) (*Dispatcher, error) {
@@ -62,7 +83,10 @@ func New(o Options) (*Dispatcher, error) {
 	if o.Report == nil {
 		o.Report = func(uint64, uint64, error) {}
 	}
-	d := &Dispatcher{o: o, silent: runtime.GOMAXPROCS(0) > 1, ended: make(chan struct{}), handles: map[uint64]*handle{}}
+	if o.Stranded == nil {
+		o.Stranded = func(uint64) {}
+	}
+	d := &Dispatcher{o: o, silent: isInterrupted(), patience: patience, ended: make(chan struct{}), handles: map[uint64]*handle{}, peers: map[uint64]*peer{}}
 	var err error
 	if d.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -71,9 +95,20 @@ func New(o Options) (*Dispatcher, error) {
 		_ = unix.Close(d.ep)
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
-	if err := d.watch(d.wake, d.place(entry{}), unix.EPOLLIN); err != nil {
+	if d.clock, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK); err != nil {
 		_ = unix.Close(d.ep)
 		_ = unix.Close(d.wake)
+		return nil, fmt.Errorf("timerfd_create: %w", err)
+	}
+	d.entries = []entry{atWake: {}, atClock: {}}
+	err = d.watch(d.wake, atWake, unix.EPOLLIN)
+	if err == nil {
+		err = d.watch(d.clock, atClock, unix.EPOLLIN)
+	}
+	if err != nil {
+		_ = unix.Close(d.ep)
+		_ = unix.Close(d.wake)
+		_ = unix.Close(d.clock)
 		return nil, err
 	}
 	begun := make(chan error)
@@ -94,69 +129,54 @@ func (d *Dispatcher) run(begun chan<- error) {
 		return
 	}
 	events := make([]unix.EpollEvent, 64)
+	d.now = time.Now()
 	for !d.closed {
-		timeout := -1
-		if !d.retry.IsZero() {
-			timeout = int(max(0, time.Until(d.retry)+time.Millisecond-1) / time.Millisecond)
-		}
-		n, err := d.wait(events, timeout)
+		n, err := d.wait(events)
 		if err != nil && err != unix.EINTR {
 			panic("dispatch: epoll_wait: " + err.Error())
 		}
-		// Whatever else happens: events must not put it off.
-		if !d.retry.IsZero() && !time.Now().Before(d.retry) {
-			d.retry = time.Time{}
-			d.pumpAll()
-		}
+		d.now = time.Now()
 		for i := range max(0, n) {
 			d.event(events[i])
 		}
+		if !d.due.IsZero() && !d.now.Before(d.due) { // whatever else happens: events must not put it off
+			d.overdue()
+		}
 	}
 	d.release()
-}
-
-// attention is how long the dispatcher waits without telling the Go scheduler.
-const attention = 2 // ms
-
-// wait is epoll_wait(2). A thread that tells the scheduler that it goes into a system
-// call wakes the scheduler's monitor when it comes back, which then looks around every
-// 20 us for a while: at a thousand connections a second that was a fifth of what the
-// master and its workers needed for them. So as long as connections keep coming it waits without a word, holding a
-// processor of the scheduler, at most for attention; only then as one should.
-func (d *Dispatcher) wait(events []unix.EpollEvent, timeout int) (int, error) {
-	if d.silent && (timeout < 0 || timeout > attention) {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(d.ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), attention, 0, 0)
-		if errno != 0 { // EINTR above all: the scheduler wants its processor
-			return 0, errno
-		}
-		if n > 0 {
-			return int(n), nil
-		}
-	}
-	return unix.EpollWait(d.ep, events, timeout)
 }
 
 func (d *Dispatcher) schedule() error {
 	if d.o.Scheduling != "batch" {
 		return nil
 	}
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}
-	if err := unix.SchedSetAttr(0, &attr, 0); err != nil {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return fmt.Errorf("sched_getattr: %w", err)
+	}
+	attr.Policy, attr.Flags = unix.SCHED_BATCH, 0
+	attr.Runtime = 100_000 // ns; the shortest, so that it is soon its turn where workers compute
+	if err := unix.SchedSetAttr(0, attr, 0); err != nil {
 		return fmt.Errorf("sched_setattr: %w", err)
 	}
 	return nil
 }
 
 func (d *Dispatcher) event(e unix.EpollEvent) {
+	d.round++
 	en := d.entries[e.Fd]
 	switch {
 	case en.m != nil:
-		d.verdicts(en.m, atOnce) // epoll reports what is left
+		d.told(en.m, e.Events)
 		d.pump(en.h)
 	case en.s != nil:
 		en.s.arrived = true
 		d.pump(en.h)
-	default:
+	case en.p != nil:
+		d.peerTold(en.p, e.Events)
+	case e.Fd == atClock:
+		d.rung()
+	case e.Fd == atWake:
 		d.commands()
 	}
 }
@@ -170,6 +190,7 @@ func (d *Dispatcher) commands() {
 	d.inbox = nil
 	d.mu.Unlock()
 	for _, fn := range inbox {
+		d.round++
 		fn()
 	}
 }
@@ -199,8 +220,8 @@ func (d *Dispatcher) do(fn func()) bool {
 	}
 }
 
-// Close ends the dispatcher. Connections that no worker has accepted yet are
-// closed with it; listening sockets and channels too.
+// Close ends the dispatcher. Listening sockets and channels are closed with it, and
+// connections that are in none of these; what is in a channel is the worker's.
 func (d *Dispatcher) Close() {
 	d.do(func() { d.closed = true })
 	<-d.ended
@@ -210,7 +231,11 @@ func (d *Dispatcher) release() {
 	for _, h := range d.handles {
 		d.remove(h)
 	}
+	for _, p := range d.peers {
+		d.removePeer(p)
+	}
 	_ = unix.Close(d.ep)
+	_ = unix.Close(d.clock)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_ = unix.Close(d.wake)
@@ -237,8 +262,12 @@ func (d *Dispatcher) vacate(at int32) {
 }
 
 func (d *Dispatcher) watch(fd int, at int32, events uint32) error {
+	return d.control(unix.EPOLL_CTL_ADD, fd, at, events)
+}
+
+func (d *Dispatcher) control(op, fd int, at int32, events uint32) error {
 	ev := unix.EpollEvent{Events: events, Fd: at}
-	if err := unix.EpollCtl(d.ep, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+	if err := unix.EpollCtl(d.ep, op, fd, &ev); err != nil {
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return nil

@@ -24,7 +24,7 @@ func TestFlood(t *testing.T) {
 	}
 	var stop atomic.Bool
 	b := make([]byte, proto.HandoverSize)
-	proto.Verdict{What: proto.Room}.Put(b)
+	proto.Room.Put(b)
 	for range 2 {
 		wg.Go(func() {
 			_ = raw.Control(func(fd uintptr) {
@@ -44,30 +44,30 @@ func TestFlood(t *testing.T) {
 	}
 	stop.Store(true)
 	t.Logf("slowest of 200 answers: %v", worst)
-	_ = good.ch.Close()
+	r.leave(good)
 	wg.Wait()
 }
 
-// TestVerdictsAreReadInPortions: without a bound the thread reads for as long as
-// somebody writes.
-func TestVerdictsAreReadInPortions(t *testing.T) {
+// TestWordsAreHeardInPortions: without a bound the thread reads for as long as
+// somebody writes, and without looking again it would miss the rest.
+func TestWordsAreHeardInPortions(t *testing.T) {
 	r := newRig(t, RoundRobin, Options{})
 	f := r.join(1, 0)
 	r.d.do(func() { // on the dispatcher's thread, which so reads nothing meanwhile
 		for range 6 {
-			f.say(proto.Verdict{What: proto.Room})
+			f.say(proto.Room)
 		}
+		f.say(proto.Full)
 		m := r.d.handles[1].members[0]
-		r.d.verdicts(m, 4)
-		left := 0
-		for {
-			if _, errno := r.d.scratch.recv(m.fd); errno != 0 {
-				break
-			}
-			left++
+		r.d.listen(m, 4)
+		if m.full {
+			t.Error("heard the seventh word of four")
 		}
-		if left != 2 {
-			t.Errorf("%d of 6 are left after 4 were read", left)
+	})
+	r.settle()
+	r.d.do(func() {
+		if !r.d.handles[1].members[0].full {
+			t.Error("did not hear the rest")
 		}
 	})
 }

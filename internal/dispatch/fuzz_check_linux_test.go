@@ -9,14 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// settle waits until the dispatcher has seen everything that was done so far: what
-// was ready before the first command is in the events that came with it, and the
-// second command comes after these.
-func (w *world) settle() {
-	for range 2 {
-		w.d.do(func() {})
-	}
-}
+func (w *world) settle() { w.d.settle() }
 
 // check looks at the dispatcher between two operations.
 func (w *world) check() {
@@ -24,7 +17,7 @@ func (w *world) check() {
 	w.settle()
 	free := map[uint64]int{}
 	for _, m := range w.members {
-		if m.lawful && m.fd >= 0 && m.admitted && !m.full && len(m.read) == 0 && !readable(m.fd) {
+		if m.lawful && m.fd >= 0 && m.admitted && !m.full && !readable(m.fd) && (m.limit == 0 || m.got-m.closed < m.limit) {
 			free[m.at.id]++
 		}
 	}
@@ -38,23 +31,25 @@ func (w *world) check() {
 		for id, h := range w.d.handles {
 			inside, frees := len(h.waiting), 0
 			for _, m := range h.members {
-				inside += len(m.out) + len(m.batch)
 				if m.free() {
 					frees++
 				}
+				m.hasRead()
+				inside += len(m.out) + len(m.batch)
 			}
 			if frees != free[id] {
 				w.t.Errorf("handle %d: %d members are free, and the dispatcher thinks %d", id, free[id], frees)
 			}
 			accepted, handed := h.stats.Accepted.Load(), h.stats.Handed.Load()
-			if accepted != handed+uint64(inside) {
-				w.t.Errorf("handle %d: %d accepted, %d handed over, %d inside", id, accepted, handed, inside)
+			passed := w.handles[id-1].passed
+			if accepted+passed != handed+uint64(inside) {
+				w.t.Errorf("handle %d: %d accepted, %d passed on, %d handed over, %d inside", id, accepted, passed, handed, inside)
 			}
-			if handed != owned[id] {
-				w.t.Errorf("handle %d: %d handed over, and the members accepted %d", id, handed, owned[id])
+			if handed != owned[id]+passed {
+				w.t.Errorf("handle %d: %d handed over, and the members read %d and %d that they passed on", id, handed, owned[id], passed)
 			}
 			// Over TCP a connection may arrive a moment after connect(2).
-			if h.anyFree() && (len(h.waiting) > 0 || !w.tcp && (h.arrived() != nil || readable(h.sources[0].fd))) {
+			if h.anyTakes() || h.anyFree() && (!w.tcp && (h.arrived() != nil || readable(h.sources[0].fd))) {
 				w.t.Errorf("handle %d: somebody is free and %d wait inside, in the kernel: %v", id, len(h.waiting), readable(h.sources[0].fd))
 			}
 		}
@@ -62,8 +57,11 @@ func (w *world) check() {
 	if !w.tcp {
 		// An event that nobody takes care of is one that epoll reports for ever.
 		var events [8]unix.EpollEvent
-		if n, _ := unix.EpollWait(w.d.ep, events[:], 0); n > 0 {
-			w.t.Errorf("the dispatcher does not come to rest: %+v", events[:n])
+		n, _ := unix.EpollWait(w.d.ep, events[:], 0)
+		for _, e := range events[:max(0, n)] {
+			if e.Fd != atClock {
+				w.t.Errorf("the dispatcher does not come to rest: %+v", e)
+			}
 		}
 	}
 	if w.t.Failed() {
@@ -88,11 +86,12 @@ func (w *world) end() {
 	anchors := w.members
 	w.members = append(old, anchors...)
 	for _, m := range old {
-		w.close(m)
+		if m.fd >= 0 {
+			w.gone(m.worker, 0)
+		}
 	}
 	for _, m := range anchors {
 		for w.check(); w.arrives(m); w.check() {
-			w.take(m, len(m.read))
 		}
 	}
 	for _, c := range w.clients {
@@ -101,7 +100,7 @@ func (w *world) end() {
 		}
 	}
 	for _, m := range anchors {
-		w.close(m)
+		w.gone(m.worker, 0)
 	}
 	w.settle()
 	for _, c := range w.clients {
@@ -114,6 +113,7 @@ func (w *world) end() {
 		w.t.Errorf("the dispatcher's thread used %v for %d operations", spent, w.ops)
 	}
 	w.d.Close()
+	w.d.aside.Wait()
 	if after := openFiles(w.t); after != w.before {
 		w.t.Errorf("%d descriptors before, %d after", w.before, after)
 	}

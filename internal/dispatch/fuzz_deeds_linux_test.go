@@ -8,80 +8,26 @@ import (
 	"github.com/f72e338e/supervisord/internal/proto"
 )
 
-// accept answers for everything that a member has read.
-func (w *world) accept(arg int) {
+// filled lets a member say that it is full: what it has not read goes to others.
+func (w *world) filled(arg int) {
 	if m := w.player(arg); m != nil {
-		w.take(m, len(m.read))
+		m.full = true
+		w.say(m, proto.Full)
 	}
 }
 
-// refuse gives everything back that a member has read.
-func (w *world) refuse(arg int) {
-	if m := w.player(arg); m != nil {
-		w.giveBack(m, len(m.read))
-	}
-}
-
-// partly answers for some of it: bit 0-1 the member, bit 2 refused, then how many.
-func (w *world) partly(arg int) {
-	m := w.player(arg & 3)
-	if m == nil || len(m.read) == 0 {
-		return
-	}
-	n := arg>>3%len(m.read) + 1
-	if arg&4 != 0 {
-		w.giveBack(m, n)
-		return
-	}
-	w.take(m, n)
-}
-
-// take accepts the first n. The program sees them once that was said.
-func (w *world) take(m *player, n int) {
-	if n == 0 {
-		return
-	}
-	ok := w.say(m, proto.Verdict{First: m.first, Count: uint16(n), What: proto.Accepted}) && m.lawful
-	for _, h := range m.read[:n] {
-		if !ok { // the master hands them to another
-			_ = unix.Close(h.fd)
-			continue
-		}
-		if h.c.owner != nil {
-			w.t.Fatalf("client %d has two owners: %d and %d", h.c.n, h.c.owner.tag, m.tag)
-		}
-		h.c.owner = m
-		var b [1]byte
-		_, _ = unix.Read(h.fd, b[:]) // what is closed unread ends in a reset
-		_, _ = unix.Write(h.fd, []byte{m.tag})
-		m.owned = append(m.owned, h)
-	}
-	m.read = m.read[n:]
-	m.first += uint32(n)
-}
-
-func (w *world) giveBack(m *player, n int) {
-	if n == 0 {
-		return
-	}
-	for _, h := range m.read[:n] {
-		_ = unix.Close(h.fd)
-	}
-	m.full = true
-	w.say(m, proto.Verdict{First: m.first, Count: uint16(n), What: proto.Refused})
-	m.read = m.read[n:]
-	m.first += uint32(n)
-}
+// late lets all be late who have not read.
+func (w *world) late(int) { w.d.do(w.d.lapse) }
 
 func (w *world) room(arg int) {
 	if m := w.player(arg); m != nil {
 		m.full = false
-		w.say(m, proto.Verdict{First: uint32(arg), Count: uint16(arg), What: proto.Room})
+		w.say(m, proto.Room)
 	}
 }
 
 // garbage: bit 0-1 the member, the rest the length, and what is in it. The first
-// byte of eight is chosen so that no verdict comes of it.
+// byte of eight is chosen so that it says nothing.
 func (w *world) garbage(arg int) {
 	m := w.player(arg & 3)
 	if m == nil {
@@ -92,42 +38,42 @@ func (w *world) garbage(arg int) {
 		b[i] = byte(arg * (i + 3))
 	}
 	if len(b) == proto.HandoverSize {
-		b[6], b[7] = 9, 9
+		b[0], b[7] = 9, 9
 	}
 	w.breaks(m)
 	w.send(m, b, nil)
 }
 
-// strange is a well-formed verdict that does not fit: bit 0-1 the member, then
-// which.
+// strange is a message that is one from the other side, or nearly one: bit 0-1 the
+// member, then which.
 func (w *world) strange(arg int) {
 	m := w.player(arg & 3)
 	if m == nil {
 		return
 	}
-	v := proto.Verdict{First: m.first, Count: uint16(len(m.read) + 1), What: proto.Accepted}
+	w.breaks(m)
+	b := make([]byte, proto.HandoverSize)
 	switch arg >> 2 % 4 {
 	case 0:
-		v.First, v.Count = m.first+1, 1
+		proto.Handover{Count: 1}.Put(b)
 	case 1:
-		v.Count = proto.MaxHandover
+		proto.Handover{}.Put(b)
 	case 2:
-		v.First, v.Count, v.What = m.first-1, 1, proto.Refused
+		proto.Full.Put(b)
+		b[4] = 1
+	default: // to write no more is to say that one leaves
+		_ = unix.Shutdown(m.fd, unix.SHUT_WR)
+		return
 	}
-	if v.First == m.first && int(v.Count) <= w.batch { // it may be for what waits in its channel, unread
-		v.Count = proto.MaxHandover
-	}
-	w.breaks(m)
-	w.say(m, v)
+	w.send(m, b, nil)
 }
 
 // breaks notes that a member does not keep to the protocol: it loses its channel,
-// and what it has no verdict on.
-func (w *world) breaks(m *player) {
-	m.lawful, m.leftover = false, true
-}
+// and what it has not read.
+func (w *world) breaks(m *player) { m.lawful = false }
 
-// files: bit 0-1 the member, then how many descriptors go along with a Room.
+// files: bit 0-1 the member, then how many descriptors go along with a Room, where
+// there are none to be.
 func (w *world) files(arg int) {
 	m := w.player(arg & 3)
 	if m == nil {
@@ -141,20 +87,21 @@ func (w *world) files(arg int) {
 		}
 	}
 	b := make([]byte, proto.HandoverSize)
-	proto.Verdict{What: proto.Room}.Put(b)
-	m.full = false
+	proto.Room.Put(b)
+	w.breaks(m)
 	w.send(m, b, unix.UnixRights(fds...))
 }
 
-// die ends a member as a kill -9 does: its descriptors are closed.
+// die ends a member as a kill -9 does, and nobody has heard of it yet.
 func (w *world) die(arg int) {
 	if m := w.player(arg); m != nil {
-		w.close(m)
+		w.let(m)
+		m.dead = true
 	}
 }
 
-// rush lets clients come, then a member die, before the dispatcher sees either.
-// Bit 0: the member answers for what it has read first.
+// rush lets clients come, then a member leave, before the dispatcher sees either.
+// Bit 0: the member reads what it has first.
 func (w *world) rush(arg int) {
 	m := w.player(arg >> 1)
 	if m == nil {
@@ -166,47 +113,68 @@ func (w *world) rush(arg int) {
 		w.d.do(func() { close(held); <-gate })
 	}()
 	<-held
-	defer func() { close(gate); <-done }()
 	for range 3 {
 		w.connect(int(m.at.id) - 1)
 	}
 	if arg&1 != 0 {
-		w.take(m, len(m.read))
+		passing := m.passing
+		m.passing = false // nobody could take it
+		w.receive(m)
+		m.passing = passing
 	}
-	w.close(m)
+	close(gate)
+	<-done
+	w.gone(m.worker, m.at.id)
 }
 
-// leave is die, and the master learns of it.
+// leave ends a member, or one that is dead already, and the dispatcher hears of it.
 func (w *world) leave(arg int) {
-	m := w.player(arg)
-	if m == nil {
-		return
-	}
-	gone := m.worker
+	var list []*player
 	for _, m := range w.members {
-		if m.worker == gone {
-			w.close(m)
+		if m.fd >= 0 {
+			list = append(list, m)
 		}
 	}
+	if len(list) == 0 {
+		return
+	}
+	m := list[arg%64%len(list)]
 	handle := uint64(0)
 	if arg&64 != 0 {
 		handle = m.at.id
 	}
-	w.d.Leave(handle, gone)
+	w.gone(m.worker, handle)
 }
 
+// gone ends a worker's part in a handle, 0 for all.
+func (w *world) gone(worker, handle uint64) {
+	for _, m := range w.members {
+		if m.worker == worker && (handle == 0 || handle == m.at.id) {
+			w.close(m)
+		}
+	}
+	w.d.Leave(handle, worker)
+}
+
+// close closes what a member has.
 func (w *world) close(m *player) {
 	if m.fd < 0 {
 		return
 	}
+	w.let(m)
 	_ = unix.Close(m.fd)
-	for _, h := range append(m.read, m.owned...) {
+	m.fd = -1
+}
+
+// let closes it but for the channel, which says whether something is in it.
+func (w *world) let(m *player) {
+	for _, h := range m.owned {
 		_ = unix.Close(h.fd)
 	}
 	if m.page != nil {
 		_ = unix.Munmap(m.page)
 	}
-	m.fd, m.read, m.owned, m.page = -1, nil, nil, nil
+	m.owned, m.page = nil, nil
 }
 
 // admit: bit 0 whether, the rest whom.
@@ -219,6 +187,7 @@ func (w *world) admit(arg int) {
 	w.d.Admit(worker, yes)
 	for _, m := range w.members {
 		if m.worker == worker && m.fd >= 0 {
+			w.settle() // or it goes to another by now
 			m.leftover = m.leftover || readable(m.fd)
 			m.admitted = yes
 		}
@@ -231,7 +200,7 @@ func (w *world) policy(arg int) {
 
 // writePage writes a count that no worker has.
 func (w *world) writePage(arg int) {
-	if m := w.player(arg); m != nil {
+	if m := w.player(arg); m != nil && m.limit == 0 {
 		m.count([]int64{0, 1, -1, math.MinInt64, math.MaxInt64, 1 << 40, 1<<40 + 1, -1 << 40}[arg>>2%8])
 	}
 }

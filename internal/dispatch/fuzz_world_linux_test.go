@@ -3,6 +3,7 @@ package dispatch
 import (
 	"fmt"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +34,7 @@ type place struct {
 	id      uint64
 	addr    unix.Sockaddr
 	removed bool
+	passed  uint64 // connections that members passed on
 }
 
 // player is a worker's end of a channel.
@@ -44,14 +46,17 @@ type player struct {
 	page     []byte
 	admitted bool
 	full     bool
+	dead     bool // and the dispatcher has not heard of it
 	lawful   bool // it has kept to the protocol
 	leftover bool // a message was there when it stopped being free
-	first    uint32
-	read     []*handed // without a verdict
+	passing  bool // passes on what it reads
+	limit    int64
+	got      int64 // connections that it has read
+	closed   int64 // connections that it says it has closed
 	owned    []*handed
 }
 
-// handed is a member's copy of a connection.
+// handed is a member's connection.
 type handed struct {
 	c  *client
 	fd int
@@ -73,12 +78,15 @@ const (
 // newWorld begins with two handles. kind: 0 Unix sockets, where every effect is
 // there when the system call returns, or 1 TCP.
 func newWorld(t testing.TB, kind, policy, batch byte) *world {
+	time.NewTimer(time.Hour).Stop() // or the runtime opens its epoll set at some time later
 	w := &world{t: t, tcp: kind%8 == 1, batch: int(batch)%16 + 1, before: openFiles(t)}
 	d, err := New(Options{Batch: w.batch})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.d = d
+	t.Cleanup(d.Close)                      // a script that fails leaves it, and it holds a processor
+	d.do(func() { d.patience = time.Hour }) // see lapse
 	w.cpu = w.threadTime()
 	for id := range uint64(2) {
 		family := unix.AF_UNIX
@@ -119,11 +127,11 @@ func (w *world) threadTime() (ns int64) {
 
 func (w *world) place(arg int) *place { return w.handles[arg%len(w.handles)] }
 
-// player returns one of those that are there, or nil.
+// player returns one of those that live, or nil.
 func (w *world) player(arg int) *player {
 	var list []*player
 	for _, m := range w.members {
-		if m.fd >= 0 {
+		if m.fd >= 0 && !m.dead {
 			list = append(list, m)
 		}
 	}
@@ -134,7 +142,7 @@ func (w *world) player(arg int) *player {
 }
 
 // join: bit 0 the handle, bit 1-2 the slot, bit 3 not admitted, bit 4 without a
-// page, bit 7 as the worker that joined last.
+// page, bit 5 with a limit, bit 7 as the worker that joined last.
 func (w *world) join(arg int) {
 	p := w.place(arg)
 	if len(w.members) >= maxMembers || p.removed {
@@ -146,16 +154,19 @@ func (w *world) join(arg int) {
 		w.workers++
 	}
 	m := &player{at: p, worker: w.workers, tag: byte(len(w.members) + 1), fd: pair[1], admitted: arg&8 == 0, lawful: true}
+	far, err := fdpass.NewFile(m.fd).Dup()
+	w.must(err)
 	var page *fdpass.File
 	if arg&16 == 0 {
-		fd, err := unix.MemfdCreate("count", unix.MFD_CLOEXEC)
+		page, err = fdpass.NewPage("count")
 		w.must(err)
-		w.must(unix.Ftruncate(fd, int64(unix.Getpagesize())))
-		m.page, err = unix.Mmap(fd, 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		m.page, err = unix.Mmap(page.Fd(), 0, 16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		w.must(err)
-		page = fdpass.NewFile(fd)
 	}
-	w.must(w.d.Join(p.id, Member{Worker: m.worker, Slot: arg >> 1 & 3, Channel: fdpass.NewFile(pair[0]), Page: page, Admitted: m.admitted}))
+	if arg&32 != 0 && m.page != nil {
+		m.limit = 3
+	}
+	w.must(w.d.Join(p.id, Member{Worker: m.worker, Slot: arg >> 1 & 3, Limit: m.limit, Channel: fdpass.NewFile(pair[0]), Far: far, Page: page, Admitted: m.admitted}))
 	w.members = append(w.members, m)
 }
 
@@ -187,7 +198,8 @@ func (w *world) crowd(arg int) {
 	}
 }
 
-// read lets a member read one message, if there is one.
+// read lets a member read one message, if there is one: what comes with it is its
+// own by that.
 func (w *world) read(arg int) {
 	if m := w.player(arg); m != nil {
 		w.receive(m)
@@ -212,22 +224,26 @@ func (w *world) receive(m *player) bool {
 		fds, _ = unix.ParseUnixRights(&messages[0])
 	}
 	switch {
-	case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0, len(fds) != int(h.Count), len(fds) > w.batch:
+	case flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0, len(fds) != h.Count, len(fds) > w.batch:
 		w.t.Fatalf("member %d: message %+v with %d files, flags %#x", m.tag, h, len(fds), flags)
-	case m.lawful && h.First != m.first:
-		w.t.Fatalf("member %d: message begins with %d, want %d", m.tag, h.First, m.first)
-	case len(m.read) > 0:
-		w.t.Fatalf("member %d: has %d without a verdict and got %d more", m.tag, len(m.read), len(fds))
-	case !m.leftover && (!m.admitted || m.full):
+	case !m.lawful && !m.at.removed && len(fds) > 0:
+		w.t.Fatalf("member %d has no channel any more, and got %d", m.tag, len(fds))
+	case m.lawful && !m.at.removed && !m.leftover && (!m.admitted || m.full):
 		w.t.Fatalf("member %d: got %d, admitted %v, full %v", m.tag, len(fds), m.admitted, m.full)
 	}
 	m.leftover = false
+	m.got += int64(len(fds))
 	for _, fd := range fds {
-		if !m.lawful { // what was in its channel when it lost it is another's by now
-			_ = unix.Close(fd)
+		if m.passing && !m.at.removed && !m.dead {
+			w.passOn(m, fd)
 			continue
 		}
-		m.read = append(m.read, &handed{c: w.identify(m, fd), fd: fd})
+		h := &handed{c: w.identify(m, fd), fd: fd}
+		h.c.owner = m
+		var b [1]byte
+		_, _ = unix.Read(h.fd, b[:]) // what is closed unread ends in a reset
+		_, _ = unix.Write(h.fd, []byte{m.tag})
+		m.owned = append(m.owned, h)
 	}
 	return true
 }
@@ -243,13 +259,6 @@ func (w *world) identify(m *player, fd int) *client {
 	if c.owner != nil {
 		w.t.Fatalf("client %d of member %d came to member %d", c.n, c.owner.tag, m.tag)
 	}
-	for _, o := range w.members {
-		for _, h := range o.read {
-			if h.c == c && o.lawful {
-				w.t.Fatalf("client %d is with members %d and %d", c.n, o.tag, m.tag)
-			}
-		}
-	}
 	return c
 }
 
@@ -262,13 +271,13 @@ func (w *world) send(m *player, data, oob []byte) bool {
 	return err == nil
 }
 
-func (w *world) say(m *player, v proto.Verdict) bool {
+func (w *world) say(m *player, what proto.Standing) bool {
 	b := make([]byte, proto.HandoverSize)
-	v.Put(b)
+	what.Put(b)
 	return w.send(m, b, nil)
 }
 
-// count is the number in a member's page.
+// count is what a member says of the connections that it accepted itself.
 func (m *player) count(n int64) {
 	if m.page != nil {
 		*(*int64)(unsafe.Pointer(&m.page[0])) = n
@@ -276,5 +285,5 @@ func (m *player) count(n int64) {
 }
 
 func (m *player) String() string {
-	return fmt.Sprintf("member %d of handle %d: first %d, %d read, %d owned", m.tag, m.at.id, m.first, len(m.read), len(m.owned))
+	return fmt.Sprintf("member %d of handle %d: admitted %v, full %v, lawful %v, %d owned", m.tag, m.at.id, m.admitted, m.full, m.lawful, len(m.owned))
 }

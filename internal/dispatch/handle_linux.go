@@ -13,13 +13,18 @@ import (
 
 // handle is one address that connections arrive at.
 type handle struct {
+	d       *Dispatcher
 	id      uint64
 	sources []*source
+	next    int // where arrived begins
 	policy  Policy
 	members []*member
 	turn    int
 	given   int64  // the most that a member had, see inTurn
 	waiting []conn // taken back from a worker, or passed on by one; they go first
+	late    int    // members that are late
+	peers   int    // members with a peer
+	deep    bool   // a member that has not answered yet is better than none, see mayOffer
 
 	complained time.Time
 	stats      Stats
@@ -37,13 +42,15 @@ type conn struct {
 	fd   int
 	hash uint64
 	not  uint64 // the worker that passed it on, and is not to have it back; 0 = nobody
+	soft bool   // unless nobody else takes it
+	seq  int64  // under which it was offered to a peer
 }
 
 // Stats counts what became of a handle's connections.
 type Stats struct {
 	Accepted atomic.Uint64 // from the kernel
-	Handed   atomic.Uint64 // accepted by a worker
-	Returned atomic.Uint64 // refused, or left by a worker that is gone; handed to another
+	Handed   atomic.Uint64 // read by a worker
+	Returned atomic.Uint64 // taken back from one that did not read them
 }
 
 // Add makes a handle. Connections arrive at the sockets that AddSocket gives it,
@@ -51,7 +58,7 @@ type Stats struct {
 func (d *Dispatcher) Add(id uint64, policy Policy) {
 	d.do(func() {
 		if d.handles[id] == nil {
-			d.handles[id] = &handle{id: id, policy: policy}
+			d.handles[id] = &handle{d: d, id: id, policy: policy}
 		}
 	})
 }
@@ -84,11 +91,17 @@ func (d *Dispatcher) AddSocket(id uint64, listener *fdpass.File) (err error) {
 	return err
 }
 
-// Pass takes a connection that a worker accepted and has read nothing from, and
-// gives it to another. Errors: no such handle, EAGAIN when maxPassed wait already;
+// Passed is a connection that a worker accepted and has read nothing from.
+type Passed struct {
+	From       uint64 // that worker, which does not get it back
+	Reluctant  bool   // but when nobody else takes it
+	Connection *fdpass.File
+}
+
+// Pass takes a connection, and gives it to another worker. Errors: no such handle, EAGAIN when maxPassed wait already;
 // then it is closed.
-func (d *Dispatcher) Pass(id, from uint64, connection *fdpass.File) (err error) {
-	fd := connection.Release()
+func (d *Dispatcher) Pass(id uint64, p Passed) (err error) {
+	fd := p.Connection.Release()
 	ran := d.do(func() {
 		h := d.handles[id]
 		if h == nil {
@@ -103,7 +116,7 @@ func (d *Dispatcher) Pass(id, from uint64, connection *fdpass.File) (err error) 
 			err = unix.EAGAIN
 			return
 		}
-		h.waiting = append(h.waiting, conn{fd: fd, hash: d.scratch.hashOf(fd), not: from})
+		h.waiting = append(h.waiting, conn{fd: fd, hash: d.scratch.hashOf(fd), not: p.From, soft: p.Reluctant})
 		d.pump(h)
 	})
 	if !ran {
@@ -130,9 +143,26 @@ func (d *Dispatcher) SetPolicy(id uint64, policy Policy) {
 	})
 }
 
+// DropSockets closes the listening sockets of a handle. Its members, and connections
+// that were accepted, stay.
+func (d *Dispatcher) DropSockets(id uint64) {
+	d.do(func() {
+		if h := d.handles[id]; h != nil {
+			d.dropSockets(h)
+		}
+	})
+}
+
+func (d *Dispatcher) dropSockets(h *handle) {
+	for _, s := range h.sources {
+		d.vacate(s.at)
+		closeRaw(s.fd)
+	}
+	h.sources = nil
+}
+
 // Remove ends dispatching on a handle. What is in the kernel's queue stays there,
-// for other holders of the socket; connections without a verdict stay with the
-// workers that have them in their channels.
+// for other holders of the socket; what workers have in their channels is theirs.
 func (d *Dispatcher) Remove(id uint64) {
 	d.do(func() {
 		if h := d.handles[id]; h != nil {
@@ -147,19 +177,19 @@ func (d *Dispatcher) remove(h *handle) {
 		d.closeMember(m)
 	}
 	for _, c := range h.waiting {
-		closeRaw(c.fd)
+		d.discard(c.fd)
 	}
-	for _, s := range h.sources {
-		d.vacate(s.at)
-		closeRaw(s.fd)
-	}
-	h.members, h.waiting, h.sources = nil, nil, nil
+	d.dropSockets(h)
+	h.members, h.waiting = nil, nil
 }
 
 // Counts returns what became of a handle's connections.
 func (d *Dispatcher) Counts(id uint64) (accepted, handed, returned uint64) {
 	d.do(func() {
 		if h := d.handles[id]; h != nil {
+			for _, m := range h.members {
+				m.hasRead()
+			}
 			accepted, handed, returned = h.stats.Accepted.Load(), h.stats.Handed.Load(), h.stats.Returned.Load()
 		}
 	})

@@ -34,7 +34,7 @@ func TestHostile(t *testing.T) {
 			b[j] = byte(rand.IntN(4))
 		}
 		_ = bad.ch.Send(b)
-		_ = bad.ch.Send([]byte{0, 0, 0, 0, 1, 0, 1, 0}) // accepts what it was not given
+		_ = bad.ch.Send([]byte{1, 0, 0, 0, 1, 0, 0, 0}) // a hand-over, from the wrong side
 		if i%2 == 0 {
 			_ = bad.ch.Close()
 		}
@@ -48,7 +48,7 @@ func TestHostile(t *testing.T) {
 	if reported.Load() == 0 {
 		t.Error("no worker was reported")
 	}
-	_ = good.ch.Close()
+	r.leave(good)
 	wg.Wait()
 }
 
@@ -70,23 +70,25 @@ func TestNothingLostNothingTwice(t *testing.T) {
 				return
 			default:
 			}
-			f := r.join(id%200+2, int(id%7))
+			f, m := newFake(t, id%200+2)
+			m.Slot, m.Admitted = int(id%7), true
+			if r.d.Join(1, m) != nil { // it has ended
+				_ = f.ch.Close()
+				return
+			}
 			for range rand.IntN(4) {
-				h, files, err := f.read()
-				if err != nil {
+				if rand.IntN(3) == 0 { // dies with what is in its channel
 					break
 				}
-				if rand.IntN(3) == 0 { // dies with it, before it said anything
-					fdpass.CloseAll(files)
-					break
+				if rand.IntN(5) == 0 {
+					f.say(proto.Full)
+					f.say(proto.Room)
 				}
-				f.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Accepted})
-				for _, file := range files {
-					_, _ = unix.Write(file.Fd(), []byte{2})
-					_ = file.Close()
+				if _, err := f.take(); err != nil {
+					break
 				}
 			}
-			_ = f.ch.Close()
+			r.leave(f)
 		}
 	}()
 	var clients sync.WaitGroup
@@ -114,14 +116,13 @@ func TestNothingLostNothingTwice(t *testing.T) {
 	}
 	clients.Wait()
 	close(stop)
-	c := r.dial() // wakes the goroutine that reads, should it wait for one
-	_ = c.Close()
-	_ = anchor.ch.Close()
 	r.d.Close()
+	_ = anchor.ch.Close()
 	wg.Wait()
 	if answered.Load() != 2000 {
 		t.Errorf("%d of 2000 answered", answered.Load())
 	}
+	r.d.aside.Wait()
 	if after := openFiles(t); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
@@ -134,4 +135,72 @@ func openFiles(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(e)
+}
+
+// TestFilesThatTakeTheirTime: a worker sends a file whose close(2) waits, with a
+// message and in one that is never read. Nobody else waits for it.
+func TestFilesThatTakeTheirTime(t *testing.T) {
+	r := newRig(t, RoundRobin, Options{})
+	good := r.join(9, 0)
+	var wg sync.WaitGroup
+	good.serve(&wg)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for id := range uint64(2) {
+		slow, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Connect(slow, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: l.Addr().(*net.TCPAddr).Port}); err != nil {
+			t.Fatal(err)
+		}
+		peer, err := l.Accept() // and reads nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close() // before the rig's end, which waits
+		for err == nil {
+			_, err = unix.SendmsgN(slow, make([]byte, 1<<16), nil, nil, unix.MSG_DONTWAIT)
+		}
+		if err := unix.SetsockoptLinger(slow, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 100}); err != nil {
+			t.Fatal(err)
+		}
+		bad := r.join(id+1, 1)
+		say := func() {
+			b := make([]byte, proto.HandoverSize)
+			proto.Room.Put(b)
+			f := fdpass.NewFile(slow)
+			if err := bad.ch.Send(b, f); err != nil {
+				t.Error(err)
+			}
+			_ = unix.Close(f.Release())
+		}
+		if id == 0 {
+			say()
+		} else {
+			r.d.do(func() { // so that it has not read that when it leaves
+				say()
+				for _, m := range r.d.handles[1].members {
+					if m.worker == bad.id {
+						r.d.dismiss(m)
+						break
+					}
+				}
+			})
+		}
+		begun := time.Now()
+		for range 5 {
+			if got := r.ask(); got != 9 {
+				t.Errorf("answered by %d", got)
+			}
+		}
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("others waited %v", took)
+		}
+	}
+	r.leave(good)
+	wg.Wait()
 }

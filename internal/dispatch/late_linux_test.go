@@ -97,21 +97,13 @@ func TestCommandAfterClose(t *testing.T) {
 // another worker if there is one, and else to the same one when there is room.
 func TestFullChannel(t *testing.T) {
 	r := newRig(t, RoundRobin, Options{})
-	near, far, err := fdpass.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, m := newFake(t, 1)
+	m.Admitted = true
 	stuffed := 0
-	for near.TrySend([]byte("not a hand-over")) == nil {
+	for unix.Send(m.Channel.Fd(), []byte("not a hand-over"), unix.MSG_DONTWAIT) == nil {
 		stuffed++
 	}
-	end, err := near.Detach()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fake{t: t, id: 1, ch: far}
-	defer func() { _ = far.Close() }()
-	if err := r.d.Join(1, Member{Worker: 1, Channel: end, Admitted: true}); err != nil {
+	if err := r.d.Join(1, m); err != nil {
 		t.Fatal(err)
 	}
 	first := r.dial()
@@ -122,8 +114,7 @@ func TestFullChannel(t *testing.T) {
 	if got := who(t, first); got != 2 {
 		t.Errorf("answered by %d", got)
 	}
-	_ = other.ch.Close()
-	r.d.Leave(0, 2)
+	r.leave(other)
 	second := r.dial()
 	buf := make([]byte, 64)
 	for range stuffed {

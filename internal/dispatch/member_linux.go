@@ -1,10 +1,10 @@
 package dispatch
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,34 +19,64 @@ type member struct {
 	worker   uint64
 	slot     int
 	fd       int // channel
+	far      int // the worker's end of it
 	at       int32
-	page     []byte // of the worker's count; nil when it keeps none
+	page     []byte // of the worker's counts; nil when it keeps none
 	admitted bool   // ready, and not on its way out
+	leaving  bool   // it goes as soon as what it has not read is taken back
 	limit    int64  // see Member.Limit
-	full     bool   // refused one; until it says that it has room
-	blocked  bool   // its channel could not take a message; until the next try
+	full     bool   // wants no more until it says that it has room
+	blocked  bool   // for a lack of memory or descriptors, until all is tried again
 	given    int64  // connections chosen for it, see inTurn
+	handed   int64  // connections that it was sent, without those taken back
 	batch    []conn // chosen for it, not sent yet
-	out      []conn // sent, without a verdict
-	first    uint32 // number of out[0]
+	most     int    // so many at once; less when it was full with as many
+
+	unread bool      // there is a message in its channel, for all we know
+	out    []conn    // what came with that, without descriptors
+	since  time.Time // when it was sent
+	looked uint64    // the round in which it was found unread
+	listed bool      // in Dispatcher.unread
+	late   bool      // it has not read for patience
+	armed  bool      // epoll tells when it reads
+
+	taking   bool // what it has not read is being taken back
+	relieved bool // because it was late
+	gone     bool // and it is no member any more: far is closed after that
+
+	peer  *peer         // it has no channel of its own; out is then what it was offered
+	key   string        // of the handle, towards the worker
+	rest  time.Duration // how long it is left alone after it has refused
+	until time.Time     // that is over
+
+	answered time.Time // when it last said what becomes of a connection
+
+	counted int64 // how many connections it had open, see SetOpen
+	then    int64 // what it had been handed when it was counted
 }
 
 // free reports whether the member may be given another connection now.
 func (m *member) free() bool {
-	return m.admitted && !m.full && !m.blocked && len(m.out) == 0 && len(m.batch) < cap(m.batch) && m.hasRoom()
+	return m.admitted && !m.leaving && !m.full && !m.blocked && len(m.batch) < m.most && m.hasRoom() &&
+		(m.peer == nil && m.hasRead() || m.peer != nil && m.mayOffer())
 }
 
 // hasRoom reports whether the worker has fewer connections open than it may. That it
 // has room again it says itself.
 func (m *member) hasRoom() bool { return m.limit == 0 || m.open()+int64(len(m.batch)) < m.limit }
 
-// open is how many connections the worker has open, by its own count. What it
-// says is clamped: a worker that lies gets more or fewer connections, no more.
+// open is how many connections the worker has open or in its channel: those it was
+// handed and, by its own count, those it accepted itself, without those it closed.
+// What it says is clamped: a worker that lies gets more or fewer connections, no more.
 func (m *member) open() int64 {
+	if m.peer != nil {
+		return max(0, m.counted+m.handed-m.then)
+	}
 	if m.page == nil {
 		return 0
 	}
-	n := atomic.LoadInt64((*int64)(unsafe.Pointer(&m.page[0])))
+	counts := (*[2]int64)(unsafe.Pointer(&m.page[0]))
+	n := m.handed + atomic.LoadInt64(&counts[0]) - atomic.LoadInt64(&counts[1])
 	return min(max(n, 0), 1<<40)
 }
 
@@ -57,6 +87,7 @@ type Member struct {
 	Limit    int64        // how many connections of the handle it may have open, by its page; 0 = any number
 	Admitted bool         // it is offered connections at once, not only after Admit
 	Channel  *fdpass.File // the master's end
+	Far      *fdpass.File // a copy of the worker's end
 	Page     *fdpass.File // where the worker counts, or nil
 }
 
@@ -65,39 +96,53 @@ type Member struct {
 // then.
 func (d *Dispatcher) Join(id uint64, j Member) (err error) {
 	defer func() { _ = j.Page.Close() }()
-	fd := j.Channel.Release()
+	m := &member{worker: j.Worker, slot: j.Slot, limit: j.Limit, fd: j.Channel.Release(), far: j.Far.Release(), admitted: j.Admitted, most: d.o.Batch,
+		batch: make([]conn, 0, d.o.Batch), out: make([]conn, 0, d.o.Batch), unread: true}
 	ran := d.do(func() {
-		h := d.handles[id]
-		if h == nil {
+		if m.h = d.handles[id]; m.h == nil {
 			err = fmt.Errorf("handle %d is not dispatched", id)
 			return
 		}
-		m := &member{h: h, worker: j.Worker, slot: j.Slot, limit: j.Limit, fd: fd, admitted: j.Admitted, given: h.given,
-			batch: make([]conn, 0, d.o.Batch), out: make([]conn, 0, d.o.Batch)}
+		m.given = m.h.given
 		if p := j.Page.Fd(); p >= 0 {
-			if m.page, err = unix.Mmap(p, 0, 8, unix.PROT_READ, unix.MAP_SHARED); err != nil {
+			if m.page, err = unix.Mmap(p, 0, 16, unix.PROT_READ, unix.MAP_SHARED); err != nil {
 				err = fmt.Errorf("mmap: %w", err)
 				return
 			}
 		}
-		m.at = d.place(entry{h: h, m: m})
-		if err = d.watch(fd, m.at, unix.EPOLLIN); err != nil {
+		m.at = d.place(entry{h: m.h, m: m})
+		if err = d.watch(m.fd, m.at, unix.EPOLLIN|unix.EPOLLET); err != nil {
 			d.vacate(m.at)
 			if m.page != nil {
 				_ = unix.Munmap(m.page)
 			}
 			return
 		}
-		h.members = append(h.members, m)
-		d.pump(h)
+		m.h.members = append(m.h.members, m)
+		d.pump(m.h)
 	})
 	if !ran {
 		err = errEnded
 	}
 	if err != nil {
-		_ = unix.Close(fd)
+		_ = unix.Close(m.fd)
+		_ = unix.Close(m.far)
 	}
 	return err
+}
+
+// SetOpen says how many connections of a handle a worker with a Peer has open, which
+// nobody here can know; what it is handed from now on is added.
+func (d *Dispatcher) SetOpen(id, worker uint64, n int64) {
+	d.do(func() {
+		if h := d.handles[id]; h != nil {
+			for _, m := range h.members {
+				if m.worker == worker && m.peer != nil {
+					m.counted, m.then = n, m.handed
+				}
+			}
+		}
+	})
 }
 
 // Joined returns the workers that have a channel of a handle.
@@ -105,7 +150,9 @@ func (d *Dispatcher) Joined(id uint64) (workers []uint64) {
 	d.do(func() {
 		if h := d.handles[id]; h != nil {
 			for _, m := range h.members {
-				workers = append(workers, m.worker)
+				if !m.leaving {
+					workers = append(workers, m.worker)
+				}
 			}
 		}
 	})
@@ -113,13 +160,18 @@ func (d *Dispatcher) Joined(id uint64) (workers []uint64) {
 }
 
 // Admit says whether a worker is offered connections, on every handle: yes from
-// when it is ready until it is told to go. What it was sent stays its own.
+// when it is ready until it is told to go. What it has not read then goes to another,
+// if there is one.
 func (d *Dispatcher) Admit(worker uint64, yes bool) {
 	d.do(func() {
 		for _, h := range d.handles {
 			for _, m := range h.members {
-				if m.worker == worker {
-					m.admitted = yes
+				if m.worker != worker {
+					continue
+				}
+				m.admitted = yes
+				if !yes && h.another(m) {
+					d.takeBack(m)
 				}
 			}
 			d.pump(h)
@@ -128,10 +180,7 @@ func (d *Dispatcher) Admit(worker uint64, yes bool) {
 }
 
 // Leave ends a worker's part in a handle, or with handle 0 in all: the worker gave
-// it back, or it is dead. Its channel is read to the end first; what has no
-// verdict there goes to another worker, and since the channel is closed nobody
-// will find it in it any more. Call it for a living worker only when the worker
-// has closed its own end.
+// it back, or it is dead. What it has not read goes to another worker.
 func (d *Dispatcher) Leave(id, worker uint64) {
 	d.do(func() {
 		for _, h := range d.handles {
@@ -140,8 +189,7 @@ func (d *Dispatcher) Leave(id, worker uint64) {
 			}
 			for _, m := range slices.Clone(h.members) {
 				if m.worker == worker {
-					d.verdicts(m, toTheEnd)
-					d.gone(m)
+					d.dismiss(m)
 				}
 			}
 			d.pump(h)
@@ -149,105 +197,102 @@ func (d *Dispatcher) Leave(id, worker uint64) {
 	})
 }
 
-// gone takes a member out, and its connections without a verdict back.
-func (d *Dispatcher) gone(m *member) {
+// dismiss takes a member out, as soon as what it has not read is taken back.
+func (d *Dispatcher) dismiss(m *member) {
 	h := m.h
-	i := slices.Index(h.members, m)
-	if i < 0 {
+	m.leaving = true
+	h.waiting = append(h.waiting, m.batch...)
+	m.batch = m.batch[:0]
+	if d.takeBack(m); m.unread {
 		return
 	}
+	i := slices.Index(h.members, m)
 	h.members = slices.Delete(h.members, i, i+1)
 	if h.turn > i {
 		h.turn--
 	}
-	d.takeBack(m, len(m.out))
-	h.waiting = append(h.waiting, m.batch...)
-	m.batch = nil
 	d.closeMember(m)
-}
-
-// takeBack returns the first n connections without a verdict to the handle.
-func (d *Dispatcher) takeBack(m *member, n int) {
-	m.h.waiting = append(m.h.waiting, m.out[:n]...)
-	m.h.stats.Returned.Add(uint64(n))
-	m.forget(n)
-}
-
-// forget drops the first n connections without a verdict from the list.
-func (m *member) forget(n int) {
-	m.out = append(m.out[:0], m.out[n:]...)
-	m.first += uint32(n)
+	if len(h.waiting) > 0 && !slices.ContainsFunc(h.members, func(m *member) bool { return m.admitted && !m.leaving }) {
+		d.o.Stranded(h.id)
+	}
 }
 
 func (d *Dispatcher) closeMember(m *member) {
+	m.gone = true
+	if p := m.peer; p != nil {
+		m.h.peers--
+		p.members = slices.DeleteFunc(p.members, func(o *member) bool { return o == m })
+		for i := range p.sent {
+			if p.sent[i].m == m {
+				p.sent[i].m = nil
+			}
+		}
+		p.stale += len(m.out)
+		for _, c := range m.out { // the handle goes, and the worker may have taken it
+			p.closeTaken(c.fd)
+		}
+		d.closeJunk(p)
+		return
+	}
+	m.read()
+	if m.listed {
+		d.unread = slices.DeleteFunc(d.unread, func(o *member) bool { return o == m })
+	}
 	d.vacate(m.at)
-	closeRaw(m.fd)
-	for _, c := range m.out {
-		closeRaw(c.fd)
+	_ = unix.EpollCtl(d.ep, unix.EPOLL_CTL_DEL, m.fd, nil) // while discard is under way it is open
+	d.discard(m.fd)
+	if !m.taking {
+		closeRaw(m.far)
 	}
 	if m.page != nil {
 		_ = unix.Munmap(m.page)
 	}
-	m.out, m.page = nil, nil
+	m.page = nil
 }
 
-// atOnce is how many verdicts of one worker are read before others are heard. A
-// worker that keeps to the protocol never has as many.
+// atOnce is how many words of one worker are heard before others are. A worker that
+// keeps to the protocol never says as many.
 const atOnce = 64
 
-// toTheEnd is more than the queue of a socket holds (net.unix.max_dgram_qlen), and
-// yet an end should a child of a dead worker go on writing.
-const toTheEnd = 1 << 16
+// told takes note of what epoll says of a member.
+func (d *Dispatcher) told(m *member, events uint32) {
+	if events&unix.EPOLLOUT != 0 && m.armed && !m.h.waits() {
+		d.disarm(m)
+	}
+	if events&^unix.EPOLLOUT != 0 {
+		d.listen(m, atOnce)
+	}
+}
 
-// verdicts reads what the worker says until there is nothing more, or so often. A
-// worker that breaks the protocol loses its channel, as if it had closed it.
-func (d *Dispatcher) verdicts(m *member, most int) {
+// listen reads what the worker says until there is nothing more, or so often. A
+// worker that breaks the protocol loses its channel.
+func (d *Dispatcher) listen(m *member, most int) {
 	for range most {
-		n, errno := d.scratch.recv(m.fd)
+		n, fds, errno := d.scratch.recv(m.fd)
 		switch {
 		case errno == unix.EAGAIN:
 			return
 		case errno == unix.EINTR:
 			continue
 		case errno != 0 || n == 0:
-			d.gone(m)
+			d.discard(fds...)
+			d.dismiss(m)
 			return
 		}
-		v, err := proto.ReadVerdict(d.scratch.in[:n])
-		if err == nil {
-			err = d.verdict(m, v)
+		s, err := proto.ReadStanding(d.scratch.in[:n])
+		if len(fds) > 0 {
+			err = fmt.Errorf("%w: %d files with it", proto.ErrBadHandover, len(fds))
+			d.discard(fds...)
 		}
 		if err != nil {
 			d.o.Report(m.h.id, m.worker, err)
-			d.gone(m)
+			d.dismiss(m)
 			return
 		}
-		if most == atOnce && len(m.out) == 0 {
-			return // nothing more is owed; should there be something, epoll reports it
+		if m.full = s == proto.Full; m.full {
+			m.most = 1 // it may have had room for some
+			d.takeBack(m)
 		}
 	}
-}
-
-var errStranger = errors.New("a verdict on a connection that was not handed over")
-
-func (d *Dispatcher) verdict(m *member, v proto.Verdict) error {
-	if v.What == proto.Room {
-		m.full = false
-		return nil
-	}
-	n := int(v.Count)
-	if v.First != m.first || n > len(m.out) {
-		return errStranger
-	}
-	if v.What == proto.Refused {
-		m.full = true
-		d.takeBack(m, n)
-		return nil
-	}
-	for _, c := range m.out[:n] {
-		closeRaw(c.fd)
-	}
-	m.h.stats.Handed.Add(uint64(n))
-	m.forget(n)
-	return nil
+	d.rewatch(m) // there may be more, and epoll tells only of what comes
 }

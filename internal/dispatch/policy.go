@@ -28,6 +28,25 @@ func ParsePolicy(name string) (Policy, bool) {
 
 // choose returns the member for a connection, nil when none may take it now.
 func (h *handle) choose(c conn) *member {
+	if h.policy == SourceHash && h.peers > 0 && !h.deep { // its own worker, though another has less to do
+		h.deep = true
+		defer func() { h.deep = false }()
+	}
+	m := h.chooseAmong(c)
+	if m == nil && c.soft {
+		c.not = 0
+		m = h.chooseAmong(c)
+	}
+	if m == nil && h.peers > 0 && !h.deep {
+		h.deep = true
+		m = h.choose(c)
+		h.deep = false
+	}
+	return m
+}
+
+// chooseAmong leaves out the one who passed it on.
+func (h *handle) chooseAmong(c conn) *member {
 	switch h.policy {
 	case LeastConnections:
 		return h.least(c)

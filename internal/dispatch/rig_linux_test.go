@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -43,7 +45,7 @@ func newRig(t testing.TB, policy Policy, o Options) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Close)
+	t.Cleanup(func() { d.Close(); d.aside.Wait() })
 	d.Add(1, policy)
 	if err := d.AddSocket(1, fdpass.NewFile(fd)); err != nil {
 		t.Fatal(err)
@@ -56,69 +58,86 @@ type fake struct {
 	t    testing.TB
 	id   uint64
 	ch   *fdpass.Conn
-	page []byte
+	page []int64 // accepted by itself, closed
 }
 
 func (r *rig) join(id uint64, slot int) *fake {
 	r.t.Helper()
-	near, far, err := fdpass.Pair()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	end, err := near.Detach()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	mem, err := unix.MemfdCreate("count", unix.MFD_CLOEXEC)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := unix.Ftruncate(mem, 4096); err != nil {
-		r.t.Fatal(err)
-	}
-	f := &fake{t: r.t, id: id, ch: far}
-	if f.page, err = unix.Mmap(mem, 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { _ = far.Close(); _ = unix.Munmap(f.page) })
-	if err := r.d.Join(1, Member{Worker: id, Slot: slot, Limit: r.limit, Channel: end, Page: fdpass.NewFile(mem), Admitted: true}); err != nil {
+	f, m := newFake(r.t, id)
+	m.Slot, m.Limit, m.Admitted = slot, r.limit, true
+	if err := r.d.Join(1, m); err != nil {
 		r.t.Fatal(err)
 	}
 	return f
 }
 
-// read takes the next hand-over without a verdict.
-func (f *fake) read() (proto.Handover, []*fdpass.File, error) {
+// newFake makes both ends of a channel.
+func newFake(t testing.TB, id uint64) (*fake, Member) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := fdpass.NewFile(pair[1])
+	copied, err := far.Dup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := fdpass.NewPage("connections")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{t: t, id: id}
+	mem, err := unix.Mmap(page.Fd(), 0, 16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.page = unsafe.Slice((*int64)(unsafe.Pointer(&mem[0])), 2)
+	if f.ch, err = fdpass.NewConn(far); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.ch.Close(); _ = unix.Munmap(mem) })
+	return f, Member{Worker: id, Channel: fdpass.NewFile(pair[0]), Far: copied, Page: page}
+}
+
+// read accepts the next hand-over.
+func (f *fake) read() ([]*fdpass.File, error) {
 	buf := make([]byte, 64)
 	n, files, err := f.ch.Recv(buf, proto.MaxHandover)
 	if err != nil {
-		return proto.Handover{}, nil, err
+		return nil, err
 	}
 	h, err := proto.ReadHandover(buf[:n])
-	if err == nil && int(h.Count) != len(files) {
+	if err == nil && h.Count != len(files) {
 		err = fmt.Errorf("hand-over of %d with %d files", h.Count, len(files))
 	}
-	return h, files, err
+	return files, err
 }
 
-func (f *fake) say(v proto.Verdict) {
+func (f *fake) say(s proto.Standing) {
 	b := make([]byte, proto.HandoverSize)
-	v.Put(b)
+	s.Put(b)
 	_ = f.ch.Send(b)
 }
 
 // take accepts the next hand-over and answers each connection with its id.
 func (f *fake) take() (int, error) {
-	h, files, err := f.read()
-	if err != nil {
-		return 0, err
-	}
-	f.say(proto.Verdict{First: h.First, Count: h.Count, What: proto.Accepted})
+	files, err := f.read()
+	f.answer(files)
+	return len(files), err
+}
+
+func (f *fake) answer(files []*fdpass.File) {
 	for _, file := range files {
 		_, _ = unix.Write(file.Fd(), []byte{byte(f.id)})
 		_ = file.Close()
 	}
-	return len(files), nil
+}
+
+// leave is what the master says when a worker is gone.
+func (r *rig) leave(f *fake) {
+	_ = f.ch.Close()
+	r.d.Leave(0, f.id)
 }
 
 // serve takes hand-overs until its channel ends.
@@ -140,6 +159,7 @@ func (r *rig) dial() net.Conn {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	return c
 }
@@ -156,3 +176,46 @@ func who(t testing.TB, c net.Conn) byte {
 }
 
 func (r *rig) ask() byte { r.t.Helper(); return who(r.t, r.dial()) }
+
+func (r *rig) settle() { r.d.settle() }
+
+// settle waits until the dispatcher has seen everything that was done so far, and
+// nothing is being taken back: what was ready before the first command is in the
+// events that came with it, and the second command comes after these.
+func (d *Dispatcher) settle() {
+	for {
+		for range 2 {
+			d.do(func() {})
+		}
+		if d.reading.Load() == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// accepted waits until so many were accepted.
+func (r *rig) accepted(want uint64) {
+	r.t.Helper()
+	for range 10_000 {
+		if got, _, _ := r.d.Counts(1); got == want {
+			return
+		}
+		runtime.Gosched()
+	}
+	got, _, _ := r.d.Counts(1)
+	r.t.Fatalf("%d accepted, want %d", got, want)
+}
+
+// patient lets nobody ever be late.
+func (r *rig) patient() { r.d.do(func() { r.d.patience = time.Hour }) }
+
+// late lets everybody be late who has something unread.
+func (r *rig) late() { r.d.do(r.d.lapse) }
+
+// lapse lets the time of patience be over, for tests.
+func (d *Dispatcher) lapse() {
+	d.now = d.now.Add(loyalty * d.patience)
+	d.overdue()
+	d.now = time.Now()
+}

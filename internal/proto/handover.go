@@ -6,82 +6,81 @@ import (
 )
 
 // A dispatched handle's grant carries a channel, a SOCK_SEQPACKET socket of its
-// own, instead of the listening socket. On it the master hands connections over,
-// and the worker says what became of them:
+// own, instead of the listening socket. On it the master hands connections over:
 //
-//	master                                     worker
-//	  | Handover {first 7, count 3} + 3 files --> |
-//	  | <----- Verdict {first 7, count 3, Accepted} |   before the program sees them
-//	  | Handover {first 10, count 1} + 1 file --> |
-//	  | <----- Verdict {first 10, count 1, Refused} |   goes to another worker
-//	  | <----- Verdict {0, 0, Room} |                   it may be offered some again
-//	  | <----- end of stream |                          refuses what has no verdict
+//	master                                 worker
+//	  | Handover {count 3} + 3 files -------> |   reading it is accepting them
+//	  | Handover {count 1} + 1 file --------> |   not read: the master reads it back
+//	  | Handover {count 0} -----------------> |   and learns by this when it has time
+//	  | <------------------------------- Full |   no more, and what is unread goes back
+//	  | <------------------------------- Room |   there may be some again
 //
-// Both messages are HandoverSize bytes, little-endian.
+// The kernel hands a packet to one reader, so a connection is the worker's from the
+// moment in which it has read it, and the master's until then: it holds a copy of
+// the worker's end, and no copy of what it sent. All messages are HandoverSize bytes,
+// little-endian.
 
-// HandoverSize is the size of a Handover and of a Verdict, in bytes.
+// HandoverSize is the size of a message on a channel, in bytes.
 const HandoverSize = 8
 
 // MaxHandover is how many connections one Handover may bring.
-const MaxHandover = 64
+const MaxHandover = 16
 
-// Handover brings Count connections, numbered from First; numbers wrap around.
-type Handover struct {
-	First uint32
-	Count uint16
-}
-
-// What a Verdict says.
+// What a message says.
 const (
-	Accepted uint16 = 1 // they are the worker's, and the master forgets them
-	Refused  uint16 = 2 // the worker closed its copies; no more until Room
-	Room     uint16 = 3 // connections may come again
+	kindHandover uint32 = 1
+	kindFull     uint32 = 2
+	kindRoom     uint32 = 3
 )
 
-// Verdict answers for Count connections from First.
-type Verdict struct {
-	First uint32
-	Count uint16
-	What  uint16
+// Handover brings Count connections, 0 to MaxHandover.
+type Handover struct {
+	Count int
 }
 
-// ErrBadHandover means bytes that are no Handover or Verdict.
-var ErrBadHandover = errors.New("malformed hand-over")
+// Standing is what a worker says of itself.
+type Standing uint32
+
+// The standings.
+const (
+	Full = Standing(kindFull) // it takes no more until it says Room
+	Room = Standing(kindRoom) // it takes connections
+)
+
+// ErrBadHandover means bytes that are no Handover or Standing.
+var ErrBadHandover = errors.New("malformed message on a channel")
 
 // Put writes h to b, which has HandoverSize bytes.
-func (h Handover) Put(b []byte) {
-	binary.LittleEndian.PutUint32(b, h.First)
-	binary.LittleEndian.PutUint16(b[4:], h.Count)
-	binary.LittleEndian.PutUint16(b[6:], 0)
+func (h Handover) Put(b []byte) { put(b, kindHandover, uint32(h.Count)) }
+
+// Put writes s to b, which has HandoverSize bytes.
+func (s Standing) Put(b []byte) { put(b, uint32(s), 0) }
+
+func put(b []byte, kind, count uint32) {
+	binary.LittleEndian.PutUint32(b, kind)
+	binary.LittleEndian.PutUint32(b[4:], count)
 }
 
 // ReadHandover is the inverse of Handover.Put. Error: ErrBadHandover.
 func ReadHandover(b []byte) (Handover, error) {
-	if len(b) != HandoverSize {
+	if len(b) != HandoverSize || binary.LittleEndian.Uint32(b) != kindHandover {
 		return Handover{}, ErrBadHandover
 	}
-	h := Handover{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint16(b[4:])}
-	if h.Count == 0 || h.Count > MaxHandover {
+	count := binary.LittleEndian.Uint32(b[4:])
+	if count > MaxHandover {
 		return Handover{}, ErrBadHandover
 	}
-	return h, nil
+	return Handover{int(count)}, nil
 }
 
-// Put writes v to b, which has HandoverSize bytes.
-func (v Verdict) Put(b []byte) {
-	binary.LittleEndian.PutUint32(b, v.First)
-	binary.LittleEndian.PutUint16(b[4:], v.Count)
-	binary.LittleEndian.PutUint16(b[6:], v.What)
-}
-
-// ReadVerdict is the inverse of Verdict.Put. Error: ErrBadHandover.
-func ReadVerdict(b []byte) (Verdict, error) {
-	if len(b) != HandoverSize {
-		return Verdict{}, ErrBadHandover
+// ReadStanding is the inverse of Standing.Put. Error: ErrBadHandover.
+func ReadStanding(b []byte) (Standing, error) {
+	if len(b) != HandoverSize || binary.LittleEndian.Uint32(b[4:]) != 0 {
+		return 0, ErrBadHandover
 	}
-	v := Verdict{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint16(b[4:]), binary.LittleEndian.Uint16(b[6:])}
-	if v.What < Accepted || v.What > Room || v.What != Room && (v.Count == 0 || v.Count > MaxHandover) {
-		return Verdict{}, ErrBadHandover
+	s := Standing(binary.LittleEndian.Uint32(b))
+	if s != Full && s != Room {
+		return 0, ErrBadHandover
 	}
-	return v, nil
+	return s, nil
 }

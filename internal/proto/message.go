@@ -104,7 +104,8 @@ type (
 	// Pass gives a connection that the worker accepted and has not touched to another
 	// worker of the handle. It carries the connection; the answer is Passed, or Error.
 	Pass struct {
-		Handle HandleID `json:"handle"`
+		Handle    HandleID `json:"handle"`
+		Reluctant bool     `json:"reluctant,omitempty"` // it may come back when nobody else takes it
 	}
 )
 
@@ -135,12 +136,20 @@ type (
 		Name    string   `json:"name,omitempty"`
 		Policy  string   `json:"policy,omitempty"` // "" = the socket is shared: the worker accepts on it
 		Sockets int      `json:"sockets,omitempty"`
-		Tuned   bool     `json:"tuned,omitempty"` // connections come with TCP_NODELAY and keep-alive as they shall be
+		Numbers []int    `json:"numbers,omitempty"` // of the sockets, as Member has them
+		// NoDelay and KeepAlive are how connections shall be that the worker accepts,
+		// where the configuration says it: TCP_NODELAY and SO_KEEPALIVE.
+		NoDelay   *bool `json:"no_delay,omitempty"`
+		KeepAlive *bool `json:"keep_alive,omitempty"`
+
+		Tuned bool `json:"tuned,omitempty"` // connections come with TCP_NODELAY and keep-alive as they shall be
 	}
 	// Member brings one more socket of a handle that the worker holds, to accept on
 	// as well: the slot that had it is gone.
 	Member struct {
 		Handle HandleID `json:"handle"`
+		Socket int      `json:"socket"`         // which; a number of the handle's
+		Gone   bool     `json:"gone,omitempty"` // without a socket: accept no more on that one, its slot is back
 	}
 	// Look says that connections may wait on a handle without anybody having been
 	// woken for them: a worker is gone that may have been.

@@ -89,6 +89,9 @@ type Bound struct {
 	Inode  uint64 `json:"inode,omitempty"`
 	// Inherited is set when the socket came from systemd: its options are not ours.
 	Inherited bool `json:"inherited,omitempty"`
+	// Blocking is set when its holders may have it without O_NONBLOCK, as programs expect
+	// that take sockets from systemd.
+	Blocking bool `json:"blocking,omitempty"`
 }
 
 // Key is what a handle is found by: what was asked for, not what came of it.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -59,11 +60,25 @@ func (r *reference) serveEcho(sigs <-chan os.Signal) error {
 	return r.w.Close()
 }
 
+// shortPause is how long it waits for descriptors, as net/http does at first.
+const shortPause = 5 * time.Millisecond
+
+// isShort reports whether accept failed for a lack of descriptors: one that is closed
+// mends it.
+func isShort(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
 func acceptEcho(l net.Listener, conns *sync.WaitGroup) error {
 	for {
 		c, err := l.Accept()
 		if isClosed(err) {
 			return nil
+		}
+		if isShort(err) {
+			timer := time.NewTimer(shortPause)
+			<-timer.C
+			continue
 		}
 		if err != nil {
 			return err

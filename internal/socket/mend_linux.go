@@ -41,7 +41,7 @@ func Examine(fd int, network string, b proto.Bound) []Damage {
 		}
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err == nil && flags&unix.O_NONBLOCK == 0 {
+	if err == nil && flags&unix.O_NONBLOCK == 0 && !b.Blocking {
 		list = append(list, Damage{Blocking: true, What: "made blocking"})
 	}
 	if err == nil && flags&unix.O_ASYNC != 0 {
@@ -61,7 +61,7 @@ func Examine(fd int, network string, b proto.Bound) []Damage {
 // that a holder did more to (EINVAL after TCP_ULP).
 func Mend(fd int, network string, b proto.Bound) (now proto.Bound, revived bool, err error) {
 	defer func() {
-		if e := restoreFlags(fd); err == nil {
+		if e := restoreFlags(fd, b); err == nil {
 			err = e
 		}
 	}()
@@ -150,12 +150,16 @@ func rebind(fd int, b proto.Bound) error {
 }
 
 // restoreFlags undoes what fcntl(2) did to an open file that others hold too.
-func restoreFlags(fd int) error {
+func restoreFlags(fd int, b proto.Bound) error {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
 		return err
 	}
-	if want := (flags | unix.O_NONBLOCK) &^ unix.O_ASYNC; want != flags {
+	want := flags &^ unix.O_ASYNC
+	if !b.Blocking {
+		want |= unix.O_NONBLOCK
+	}
+	if want != flags {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, want)
 	}
 	return err
