@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/f72e338e/supervisord/internal/api"
 	"github.com/f72e338e/supervisord/internal/testkit"
 )
 
@@ -71,6 +72,53 @@ func TestDatagramsOfReusePort(t *testing.T) {
 	clients.Wait()
 	if lost := asked.Load() - answered.Load(); lost > 0 {
 		t.Errorf("%d of %d datagrams were not answered", lost, asked.Load())
+	}
+	d.Stop()
+}
+
+// TestReusePortAfterShrinking: a slot that comes back has its socket to itself again,
+// and as many connections as the others.
+func TestReusePortAfterShrinking(t *testing.T) {
+	address := testkit.Address(t)
+	d := testkit.New(t)
+	d.Configure(fmt.Sprintf("[listener.web]\naddress = %q\npolicy = \"reuse_port\"\n[pool.web]\ncommand = [%q, \"--echo\"]\nworkers = 2\nlisteners = [\"web\"]\nrollout.monitor = \"0s\"\n",
+		address, testkit.Program(t, "cmd/worker")))
+	d.Start()
+	d.WaitSettled()
+	d.Must("scale", "web", "1")
+	d.WaitSettled()
+	d.Must("scale", "web", "2")
+	d.WaitSettled()
+	const clients = 200
+	var conns []net.Conn
+	for range clients {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+		_ = c.SetDeadline(time.Now().Add(testkit.Patience))
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Await("each with its share", func(s api.Status) bool {
+		total, fewest := int64(0), int64(clients)
+		for _, w := range s.Pools[0].Workers {
+			if w.Connections == nil {
+				return false
+			}
+			total += *w.Connections
+			fewest = min(fewest, *w.Connections)
+		}
+		return total == clients && fewest >= clients/4 // the hash alone gives each 70 or more
+	})
+	for _, c := range conns { // the workers would wait for them
+		_ = c.Close()
 	}
 	d.Stop()
 }
