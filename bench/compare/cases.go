@@ -48,7 +48,7 @@ var scenarios = []scenario{
 			return []load.Group{{Name: "new", Target: to, Clients: closedClients}}
 		},
 		threads: 2, // one is not enough to keep the servers busy
-		columns: []metric{rate, cpu, p50, p99}, ratio: rate,
+		columns: []metric{rate, cpu, master, p50, p99}, ratio: rate,
 	}}},
 	{"spread", 8, []workload{{
 		name: "spread", about: fmt.Sprintf("%d connections opened at 1000/s and kept, 8 workers: connections of a worker", keptClients),
@@ -194,7 +194,7 @@ func (w workload) once(ctx context.Context, s *server, o options, r *report) (sa
 		r.remark(w.name, s.name, remark)
 	}
 	if w.kept == 0 {
-		return latencies(res, s.all()), nil
+		return latencies(res, s), nil
 	}
 	for pid := range res.PIDs {
 		if !slices.Contains(s.workers, pid) {

@@ -28,7 +28,7 @@ func TestShortComparison(t *testing.T) {
 		t.Fatalf("exit code %d\n%s%s", code, text, errOut.String())
 	}
 	for _, name := range names {
-		row := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` +(other|m-batch|w-batch|batch) +[-\d]+ +\d+ +[\d.]+ +\d+ +\d+ `)
+		row := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` +(other|m-batch|w-batch|batch) +[-\d]+ +\d+ +[\d.]+ +[-\d.]+ +\d+ +\d+ `)
 		optional := !slices.Contains([]string{"shared", "round_robin", plainGo}, name)
 		if !row.MatchString(text) && (!optional || !strings.Contains(text, name+": not available: there is no")) {
 			t.Errorf("no figures of %s, and no reason", name)

@@ -15,6 +15,7 @@
 //	shared, as plain Go           with the scheduling and GOMAXPROCS that plain Go has
 //	reuse_port, hash              without the program that steers (SUPERVISORD_NO_BPF=1)
 //	plain Go                      the same server, started by hand on one listening socket
+//	Node's workers, ...           the program of the next row as workers of the daemon
 //	Node rr, Node none            Node's cluster module, with both of its schedulings
 //	nginx, nginx reuseport        return 200; not in the case with heavy requests
 //	C dispatcher                  the design of internal/dispatch in C: what it could be at
@@ -49,7 +50,8 @@
 //	sched      who runs under SCHED_BATCH, as found in the processes: other is nobody,
 //	           m-batch the master (or one thread of it), w-batch the workers, batch both
 //	procs      GOMAXPROCS in the environment of the workers; - is not there
-//	cpu us     CPU time of master and workers for a request; counted in steps of 10 ms,
+//	cpu us     CPU time of master and workers for a request, m-cpu us the part of the
+//	           master; counted in steps of 10 ms,
 //	           so it is rough where there are few requests
 //	off        greatest distance of a worker from the even share, in connections
 //	most/avg   the most connections of a worker by the average

@@ -20,6 +20,8 @@ var musts = []must{
 	{load: "rate", target: "shared", base: plainGo1, metric: rate, limit: 1.0},
 	{load: "tail", target: "shared", base: plainGo, metric: p99, most: true, limit: 1.1},
 	{load: "rate", target: "round_robin", base: nodeRR, metric: rate, limit: 2.5},
+	{load: "rate", target: nodeRROurs, base: nodeRR, metric: rate, limit: 1.2},
+	{load: "rate", target: nodeRROurs, base: nodeRR, metric: master, most: true, limit: 1.0 / 3},
 	{load: "rate", target: "round_robin", base: sameInC, metric: rate, limit: 0.8},
 	{load: "tail", target: "least_connections", base: plainGo, metric: p99, most: true, limit: 1.1},
 	{load: "rate", target: "reuse_port", base: "reuse_port, hash", metric: rate, limit: 0.95},

@@ -201,7 +201,7 @@ func (m metric) form() string {
 	switch m {
 	case crowded:
 		return "%.2f"
-	case cpu:
+	case cpu, master:
 		return "%.1f"
 	}
 	return "%.0f"

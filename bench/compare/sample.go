@@ -14,9 +14,10 @@ type metric string
 
 // The metrics. Times are microseconds.
 const (
-	rate    metric = "rate/s" // answers a second
-	cpu     metric = "cpu us" // the server's for a request, master and workers together
-	p50     metric = "p50 us" // latency, here and below
+	rate    metric = "rate/s"   // answers a second
+	cpu     metric = "cpu us"   // the server's for a request, master and workers together
+	master  metric = "m-cpu us" // the same, of the master alone
+	p50     metric = "p50 us"   // latency, here and below
 	p90     metric = "p90 us"
 	p99     metric = "p99 us"
 	p999    metric = "p99.9 us"
@@ -27,7 +28,7 @@ const (
 	crowded metric = "most/avg" // the most by the average
 )
 
-var allMetrics = []metric{rate, cpu, p50, p90, p99, p999, heavy, fewest, most, off, crowded}
+var allMetrics = []metric{rate, cpu, master, p50, p90, p99, p999, heavy, fewest, most, off, crowded}
 
 // sample is what one run of a target showed; a metric that is missing was not
 // measured.
@@ -35,15 +36,18 @@ type sample map[metric]float64
 
 // latencies makes a sample of a run. The first group is the one that is judged,
 // those behind it are the heavy ones.
-func latencies(res load.Result, server []int) sample {
+func latencies(res load.Result, srv *server) sample {
 	us := func(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 	g := res.Groups[0]
 	s := sample{p50: us(g.Latency.P50), p90: us(g.Latency.P90), p99: us(g.Latency.P99), p999: us(g.Latency.P999)}
 	if res.Elapsed > 0 {
 		s[rate] = float64(g.Answered) / res.Elapsed.Seconds()
 	}
-	if res.Begun > 0 && len(server) > 0 {
+	if res.Begun > 0 && len(srv.all()) > 0 {
 		s[cpu] = us(res.Sample().CPU)
+	}
+	if spent, ok := res.CPU[srv.master]; ok && res.Begun > 0 {
+		s[master] = us(spent) / float64(res.Begun)
 	}
 	if len(res.Groups) > 1 {
 		s[heavy] = us(res.Groups[1].Latency.P50)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type variant struct {
 	env      []string // more environment of the daemon
 	program  string   // of the workers; "": bench/compare/server
 	cases    []string // only these; none: all
+	node     bool     // the workers are Node's, with the program of the peers
 	optional bool     // a daemon that refuses the configuration does not have it yet
 }
 
@@ -52,14 +54,19 @@ var variants = []variant{
 	{name: "reuse_port", policy: "reuse_port", optional: true},
 	{name: "reuse_port, hash", policy: "reuse_port", env: []string{noBPF}, optional: true},
 	{name: "reuse_port, batch", policy: "reuse_port", limits: batch, optional: true},
+	{name: nodeRROurs, policy: "round_robin", node: true},
+	{name: "Node's workers, shared", policy: "shared", node: true},
 	{name: "shared, net/http", policy: "shared", program: "cmd/worker", cases: []string{"rate"}},
 }
 
 // configuration is the file of the daemon.
-func (v variant) configuration(address, program string, workers int) string {
+func (v variant) configuration(address string, command []string, workers int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[listener.web]\naddress = %q\npolicy = %q\n\n", address, v.policy)
-	fmt.Fprintf(&b, "[pool.web]\ncommand = [%q]\nworkers = %d\nlisteners = [\"web\"]\n", program, workers)
+	fmt.Fprintf(&b, "[pool.web]\ncommand = [\"%s\"]\nworkers = %d\nlisteners = [\"web\"]\n", strings.Join(command, `", "`), workers)
+	if v.node {
+		fmt.Fprintln(&b, `protocol = "node"`)
+	}
 	if v.pool != "" {
 		fmt.Fprintln(&b, v.pool)
 	}
@@ -71,12 +78,16 @@ func (v variant) configuration(address, program string, workers int) string {
 
 // start runs a daemon and waits until its workers are ready.
 func (v variant) start(ctx context.Context, k *kit, dir string, workers int) (*server, error) {
-	address, _, err := freeAddress()
+	address, port, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	command, err := v.command(k, dir, port, workers)
 	if err != nil {
 		return nil, err
 	}
 	file, socket := filepath.Join(dir, "supervisord.toml"), filepath.Join(dir, "control.sock")
-	toml := v.configuration(address, k.program(cmp.Or(v.program, "bench/compare/server")), workers)
+	toml := v.configuration(address, command, workers)
 	if err := os.WriteFile(file, []byte(toml), 0o600); err != nil {
 		return nil, err
 	}
@@ -98,6 +109,19 @@ func (v variant) start(ctx context.Context, k *kit, dir string, workers int) (*s
 		return nil, err
 	}
 	return s, nil
+}
+
+// command is what the workers execute.
+func (v variant) command(k *kit, dir string, port, workers int) ([]string, error) {
+	if !v.node {
+		return []string{k.program(cmp.Or(v.program, "bench/compare/server"))}, nil
+	}
+	program, err := searchPath("node")
+	if err != nil {
+		return nil, missing("node")
+	}
+	script, err := unpack(dir, "peers/cluster.js")
+	return []string{program, script, strconv.Itoa(port), strconv.Itoa(workers)}, err
 }
 
 // place is what is left of file:line: in front of a complaint.

@@ -17,9 +17,12 @@ const module = "github.com/f72e338e/supervisord/"
 
 // Names of targets that others are compared with.
 const (
-	plainGo   = "plain Go"
-	plainGo1  = "plain Go, GOMAXPROCS=1"
-	nodeRR    = "Node rr"
+	plainGo  = "plain Go"
+	plainGo1 = "plain Go, GOMAXPROCS=1"
+	nodeRR   = "Node rr"
+
+	nodeRROurs = "Node's workers, round_robin"
+
 	inC       = "C dispatcher"
 	inCMaster = "C dispatcher, master batch"
 	inCBatch  = "C dispatcher, batch"

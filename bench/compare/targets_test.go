@@ -20,10 +20,10 @@ env = { GOMAXPROCS = "1" }
 [pool.web.limits]
 scheduling = "batch"
 `
-	if got := v.configuration("127.0.0.1:8080", "/bin/server", 4); got != want {
+	if got := v.configuration("127.0.0.1:8080", []string{"/bin/server"}, 4); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
-	bare := variant{policy: "shared"}.configuration("127.0.0.1:8080", "/bin/server", 1)
+	bare := variant{policy: "shared"}.configuration("127.0.0.1:8080", []string{"/bin/server"}, 1)
 	if strings.Contains(bare, "limits") || strings.Contains(bare, "env") {
 		t.Errorf("something is stated that is the daemon's to choose:\n%s", bare)
 	}

@@ -11,56 +11,29 @@ import (
 	"github.com/f72e338e/supervisord/internal/testkit"
 )
 
-// held is who had which connections while a worker was stopped for good. The
-// master keeps its copy of a connection until it has read that the worker accepted
-// it, and a worker that is stopped accepts nothing: so the two are exact.
+// held is who had which connections while a worker was stopped for good. What it had
+// read of its channel it has a descriptor of, and a worker that is stopped reads
+// nothing: so the two are exact.
 type held struct {
-	own    map[uint32]bool // the worker alone has it: it had accepted it
-	master map[uint32]bool // the master has it: nobody has accepted it
+	own    map[uint32]bool // it had accepted them
+	others map[uint32]bool // it had not: another has them, or nobody yet
 }
 
-// lookAt compares the descriptors of the master with those of a worker that is
-// stopped, until what both have does not change any more.
-func lookAt(t testkit.T, master, worker int, port string) held {
+// lookAt tells what a worker that is stopped has accepted of the open connections.
+func lookAt(t testkit.T, worker int, port string) held {
 	t.Helper()
 	theirs := testkit.FDs(worker)
 	peers := map[string]uint32{}
-	look := func() (h held, both []string) {
-		ours := testkit.FDs(master)
-		readPeers(t, port, peers) // those that are looked for stay, so each is seen in one of the reads
-		h = held{own: map[uint32]bool{}, master: map[uint32]bool{}}
-		for socket, id := range peers {
-			_, his := slices.BinarySearch(theirs, socket)
-			_, mine := slices.BinarySearch(ours, socket)
-			switch {
-			case mine && his:
-				both = append(both, socket)
-				h.master[id] = true
-			case mine:
-				h.master[id] = true
-			case his:
-				h.own[id] = true
-			}
+	readPeers(t, port, peers)
+	h := held{own: map[uint32]bool{}, others: map[uint32]bool{}}
+	for socket, id := range peers {
+		if _, his := slices.BinarySearch(theirs, socket); his {
+			h.own[id] = true
+		} else {
+			h.others[id] = true
 		}
-		slices.Sort(both)
-		return h, both
 	}
-	var now held
-	var before []string
-	var last map[uint32]bool // what the master had at the last look
-	testkit.Until(t, testkit.Patience, "the master to have read what the stopped worker had said", func() bool {
-		h, both := look()
-		same := last != nil && slices.Equal(before, both)
-		now = held{own: h.own, master: map[uint32]bool{}}
-		for id := range h.master {
-			if last[id] { // the other workers' come and go
-				now.master[id] = true
-			}
-		}
-		before, last = both, h.master
-		return same
-	})
-	return now
+	return h
 }
 
 // readPeers adds the clients of the connections that were accepted on a port, by

@@ -6,7 +6,10 @@ import (
 	"github.com/f72e338e/supervisord/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testkit.Main(m) }
+func TestMain(m *testing.M) {
+	amongOthers = true // other packages' tests
+	testkit.Main(m)
+}
 
 func TestShort(t *testing.T) {
 	for _, sc := range scenarios {

@@ -105,7 +105,7 @@ func (x *executioner) strike(kind int) {
 	}
 	if kind == stopAndKill {
 		_, port, _ := net.SplitHostPort(x.c.target)
-		b.held = lookAt(t, x.d.PID, b.pid, port)
+		b.held = lookAt(t, b.pid, port)
 	}
 	if kind != killBlow {
 		b.freed = x.c.now()

@@ -38,13 +38,18 @@ type traffic struct {
 	pids  map[int]bool // who answered
 }
 
+// amongOthers says that others overflow listen queues on purpose at the same time, and
+// the kernel's counters are everybody's. A connection that is dropped here is late by a
+// second then, which is a failure anyway.
+var amongOthers bool
+
 // startTraffic begins the usual load on a target, and waits until it flows.
 func startTraffic(t testkit.T, target string) *traffic {
 	t.Helper()
 	rate, kept := usualLoad()
 	tr := &traffic{t: t, done: make(chan struct{}), pids: map[int]bool{}}
 	plan := load.Plan{
-		Duration: longest, Examples: 1_000_000, Progress: tr.progress,
+		Duration: longest, Examples: 1_000_000, Progress: tr.progress, IgnoreDrops: amongOthers,
 		Groups: []load.Group{
 			{Name: "new", Target: target, Rate: rate, Check: tr.check},
 			{Name: "kept", Target: target, Clients: kept, KeepAlive: true, Every: 100 * time.Millisecond, Check: tr.check},

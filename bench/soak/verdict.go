@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,9 +18,7 @@ const batch = 16
 // trace is what one process wrote down about one connection.
 type trace struct {
 	pid            int
-	offered        int64 // when; 0: never
-	last           bool  // in the last hand-over that the process was offered
-	accepted, read int   // how often
+	accepted, read int // how often
 	answered       bool
 	line           string // that was read
 }
@@ -33,8 +30,8 @@ type verdict struct {
 	perKill    []int         // losses that nobody wrote down, by kill
 	recorded   int           // lost, and written down by the worker that was killed
 	unrecorded int           // lost, and not
-	proved     int           // of these: only the stopped worker had it, so it had accepted it
-	rescued    int           // the master had it when a stopped worker was killed, and another answered
+	proved     int           // of these: the stopped worker had its descriptor, so it had accepted it
+	others     int           // that a stopped worker had not accepted when it was killed, and another answered
 	slowest    time.Duration // answer
 	longest    time.Duration // wait for an answer, not counting the time for which a worker was stopped
 	kinds      map[string]int
@@ -56,12 +53,12 @@ func judge(attempts []attempt, blows []blow, records map[uint32][]trace) *verdic
 	for _, a := range attempts {
 		byID[a.id] = a
 		v.kinds[a.ended]++
-		traces := acceptedBy(records[a.id])
+		traces := records[a.id]
 		if len(traces) > 1 {
 			v.fault("connection %d was served by two processes: %+v", a.id, traces)
 		}
 		for _, tr := range traces {
-			if tr.offered == 0 || tr.accepted != 1 || tr.read > 1 || tr.read == 1 && tr.line != strconv.Itoa(int(a.id)) {
+			if tr.accepted != 1 || tr.read > 1 || tr.read == 1 && tr.line != strconv.Itoa(int(a.id)) {
 				v.fault("connection %d: strange records %+v", a.id, tr)
 			}
 		}
@@ -73,7 +70,7 @@ func judge(attempts []attempt, blows []blow, records map[uint32][]trace) *verdic
 			}
 			continue
 		}
-		v.lost(a, records[a.id], blows)
+		v.lost(a, traces, blows)
 	}
 	for id, traces := range records {
 		if _, ok := byID[id]; !ok {
@@ -81,14 +78,14 @@ func judge(attempts []attempt, blows []blow, records map[uint32][]trace) *verdic
 		}
 	}
 	for _, b := range blows {
-		for id := range b.held.master {
+		for id := range b.held.others {
 			switch a, ok := byID[id]; {
 			case !ok:
-				v.fault("nobody made connection %d, which the master had", id)
+				v.fault("nobody made connection %d, which was open", id)
 			case a.ended != answered || a.pid == b.pid:
 				v.fault("connection %d was not accepted by %d, which was stopped and killed: %s by %d %s", id, b.pid, a.ended, a.pid, a.text)
 			default:
-				v.rescued++
+				v.others++
 			}
 		}
 	}
@@ -110,20 +107,8 @@ func waited(a attempt, blows []blow) time.Duration {
 	return d
 }
 
-// acceptedBy returns what those wrote down whose Accept returned the connection.
-func acceptedBy(traces []trace) []trace {
-	var list []trace
-	for _, tr := range traces {
-		if tr.accepted > 0 || tr.read > 0 {
-			list = append(list, tr)
-		}
-	}
-	return list
-}
-
 // lost judges an attempt that failed: a worker that was killed must have had it.
-func (v *verdict) lost(a attempt, all []trace, blows []blow) {
-	traces := acceptedBy(all)
+func (v *verdict) lost(a attempt, traces []trace, blows []blow) {
 	if a.ended != reset && a.ended != eof {
 		v.fault("connection %d: %s (%s)", a.id, a.ended, a.text)
 		return
@@ -135,10 +120,6 @@ func (v *verdict) lost(a attempt, all []trace, blows []blow) {
 	for i, b := range blows {
 		if b.kind == stopBlow || a.done < b.at || a.done > b.until || len(traces) > 0 && traces[0].pid != b.pid {
 			continue
-		}
-		if len(traces) == 0 && !slices.ContainsFunc(all, func(tr trace) bool { return tr.pid == b.pid && tr.last }) {
-			v.fault("connection %d was lost (%s) when %d was killed, and was not in the last hand-over to it: records %+v", a.id, a.ended, b.pid, all)
-			return
 		}
 		if b.kind == stopAndKill {
 			if !b.held.own[a.id] {
@@ -157,7 +138,7 @@ func (v *verdict) lost(a attempt, all []trace, blows []blow) {
 		}
 		return
 	}
-	v.fault("connection %d was lost (%s after %v), and no worker was killed that had it: records %+v", a.id, a.ended, a.done, all)
+	v.fault("connection %d was lost (%s after %v), and no worker was killed that had it: records %+v", a.id, a.ended, a.done, traces)
 }
 
 // show prints the figures, and fails for what is wrong.
@@ -173,9 +154,9 @@ func (v *verdict) show(t testkit.T, policy string, workers, clients int, length 
 	t.Logf("%d blows: %d killed, %d stopped and continued, %d stopped and then killed", kills+v.blows[stopBlow], v.blows[killBlow], v.blows[stopBlow], v.blows[stopAndKill])
 	t.Logf("ended: %v", v.kinds)
 	t.Logf("lost with a worker that had written down to have them: %d", v.recorded)
-	t.Logf("lost with a worker that had not come to write them down: %d in %d kills, at most %d in one (bound %d), all in its last hand-over; %d of them proved to be acknowledged",
+	t.Logf("lost with a worker that had not come to write them down: %d in %d kills, at most %d in one (bound %d); %d of them proved to be accepted",
 		v.unrecorded, kills, worst, batch, v.proved)
-	t.Logf("with the master when a stopped worker was killed, and answered by another: %d", v.rescued)
+	t.Logf("open and not accepted by a stopped worker when it was killed, and answered by another: %d", v.others)
 	const most = 20
 	for _, f := range v.faults[:min(most, len(v.faults))] {
 		t.Errorf("%s", f)
@@ -205,12 +186,7 @@ func readRecords(t testkit.T, dir string) map[uint32][]trace {
 			}
 		}
 		_ = file.Close()
-		var last int64
-		for _, tr := range own {
-			last = max(last, tr.offered)
-		}
 		for id, tr := range own {
-			tr.last = tr.offered == last
 			all[id] = append(all[id], *tr)
 		}
 	}
@@ -220,11 +196,11 @@ func readRecords(t testkit.T, dir string) map[uint32][]trace {
 // addRecord adds one record of a process to what it wrote down.
 func addRecord(to map[uint32]*trace, record string) bool {
 	f := strings.Fields(record)
-	if len(f) < 4 {
+	if len(f) < 3 {
 		return false
 	}
-	pid, err := strconv.Atoi(f[2])
-	id, ok := idOf(f[3])
+	pid, err := strconv.Atoi(f[1])
+	id, ok := idOf(f[2])
 	if err != nil || !ok {
 		return false
 	}
@@ -234,15 +210,12 @@ func addRecord(to map[uint32]*trace, record string) bool {
 		to[id] = tr
 	}
 	switch {
-	case f[0] == "O" && len(f) == 4:
-		tr.offered, err = strconv.ParseInt(f[1], 10, 64)
-		return err == nil
-	case f[0] == "A" && len(f) == 4:
+	case f[0] == "A" && len(f) == 3:
 		tr.accepted++
-	case f[0] == "R" && len(f) == 5:
+	case f[0] == "R" && len(f) == 4:
 		tr.read++
-		tr.line = f[4]
-	case f[0] == "W" && len(f) == 5:
+		tr.line = f[3]
+	case f[0] == "W" && len(f) == 4:
 		tr.answered = true
 	default:
 		return false

@@ -4,15 +4,12 @@
 // connection, and writes down each step before it does the next, so that after a
 // kill -9 the files tell how far every connection had come:
 //
-//	O TIME PID PEER        it was offered: the worker has not answered for it yet
-//	A TIME PID PEER        Accept returned it; nothing was read yet
-//	R TIME PID PEER LINE   the client's line was read; nothing was written yet
-//	W TIME PID PEER LINE   the line and the PID were sent back
+//	A PID PEER        Accept returned it; nothing was read yet
+//	R PID PEER LINE   the client's line was read; nothing was written yet
+//	W PID PEER LINE   the line and the PID were sent back
 //
 // A record is one write(2) to a file opened with O_APPEND, DIRECTORY/PID: it is
-// there whole once the call has returned, whatever becomes of the process. TIME is
-// in nanoseconds since 1970. All of one hand-over are offered in one write, with
-// one TIME.
+// there whole once the call has returned, whatever becomes of the process.
 //
 //	recorder DIRECTORY
 //
@@ -25,16 +22,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/f72e338e/supervisord/worker"
 )
@@ -99,16 +92,7 @@ func run(ctx context.Context, dir string) error {
 }
 
 func (r *recorder) accept(l net.Listener) {
-	raw, err := l.(syscall.Conn).SyscallConn()
-	if err != nil {
-		r.stop("the channel", err)
-	}
-	known := 0 // of the last hand-over, Accept has not returned yet
 	for {
-		if known == 0 {
-			known = r.offered(raw)
-		}
-		known--
 		c, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -120,45 +104,6 @@ func (r *recorder) accept(l net.Listener) {
 		r.write("A", peer)
 		r.open.Go(func() { r.answer(c, peer) })
 	}
-}
-
-// offered waits for the next hand-over, writes down whose connections it brings, and
-// returns how many. It is left in the channel (MSG_PEEK gives a copy of each
-// descriptor), so Accept is the one that answers for it, a moment later.
-func (r *recorder) offered(raw syscall.RawConn) int {
-	var data [64]byte
-	var oob [2048]byte
-	var n int
-	var err error
-	rerr := raw.Read(func(fd uintptr) bool {
-		_, n, _, _, err = unix.Recvmsg(int(fd), data[:], oob[:], unix.MSG_PEEK|unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-		return err != unix.EAGAIN
-	})
-	if rerr != nil || err != nil || n == 0 {
-		return 1 // the end of the channel: Accept says so
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:n])
-	if err != nil || len(messages) != 1 {
-		r.stop("a hand-over", fmt.Errorf("%d control messages: %v", len(messages), err))
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		r.stop("a hand-over", err)
-	}
-	var text strings.Builder
-	now := time.Now().UnixNano()
-	for _, fd := range fds {
-		if peer, err := unix.Getpeername(fd); err == nil { // else it was reset meanwhile
-			if in4, ok := peer.(*unix.SockaddrInet4); ok {
-				fmt.Fprintf(&text, "O %d %s %v:%d\n", now, r.pid, netip.AddrFrom4(in4.Addr), in4.Port)
-			}
-		}
-		_ = unix.Close(fd)
-	}
-	if _, err := r.file.WriteString(text.String()); err != nil {
-		r.stop("record", err)
-	}
-	return len(fds)
 }
 
 // answer sends the client's line back with the PID before it.
@@ -178,7 +123,7 @@ func (r *recorder) answer(c net.Conn, peer string) {
 
 // write appends one record.
 func (r *recorder) write(kind string, rest ...string) {
-	fields := append([]string{kind, strconv.FormatInt(time.Now().UnixNano(), 10), r.pid}, rest...)
+	fields := append([]string{kind, r.pid}, rest...)
 	if _, err := r.file.WriteString(strings.Join(fields, " ") + "\n"); err != nil {
 		r.stop("record", err)
 	}
