@@ -223,7 +223,7 @@ func encodeEnv(_ *field, _, v reflect.Value) string {
 }
 
 // reserved lists what the master itself puts into the environment of workers.
-var reserved = []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "NODE_CHANNEL_FD", "NODE_UNIQUE_ID"}
+var reserved = []string{"LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"}
 
 func badVariable(name string) string {
 	switch {

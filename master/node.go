@@ -255,7 +255,8 @@ func nodePair() (near, far *fdpass.File, err error) {
 	return fdpass.NewFile(pair[0]), fdpass.NewFile(pair[1]), nil
 }
 
-// nodeEnv is what a Node worker finds its channel by. PM2 has made the last one known.
+// nodeEnv is what a Node worker finds its channel by, and in which form messages are.
+// PM2 has made the last one known.
 func nodeEnv(a core.Spawn) []string {
-	return []string{"NODE_CHANNEL_FD=3", "NODE_UNIQUE_ID=" + strconv.FormatUint(uint64(a.Worker), 10), "NODE_APP_INSTANCE=" + strconv.Itoa(a.Slot)}
+	return []string{"NODE_CHANNEL_FD=3", "NODE_CHANNEL_SERIALIZATION_MODE=json", "NODE_UNIQUE_ID=" + strconv.FormatUint(uint64(a.Worker), 10), "NODE_APP_INSTANCE=" + strconv.Itoa(a.Slot)}
 }
