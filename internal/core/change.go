@@ -15,7 +15,7 @@ import (
 
 func (c *Core) configured(ev Configured) {
 	c.ops[ev.Op] = &Operation{ID: ev.Op, Kind: ev.Kind, Begun: c.now, Pending: 1}
-	c.touch(Ref{Kind: RefOperation, ID: uint64(ev.Op)}, Ref{Kind: RefMaster})
+	c.touch(Ref{Kind: RefOperation, ID: uint64(ev.Op)}, Ref{Kind: RefMaster}, Ref{Kind: RefChange})
 	ch := Change{Op: ev.Op, Kind: ev.Kind, Config: ev.Config, Force: ev.Force, Only: ev.Only}.clone()
 	for i := range ch.Config.Listeners {
 		if l := &ch.Config.Listeners[i]; l.Spec.Backlog <= 0 {
@@ -37,6 +37,7 @@ func (c *Core) configured(ev Configured) {
 func (c *Core) prepare(next Change) {
 	ch := &next
 	c.change = ch
+	c.touch(Ref{Kind: RefChange})
 	for _, l := range ch.Config.Listeners {
 		key := keyOf(l.Spec)
 		h := c.configuredFor(l, key)
@@ -98,7 +99,7 @@ func (c *Core) changeBound(h *Handle, failure string) {
 		return
 	}
 	ch.Binding = slices.DeleteFunc(ch.Binding, func(id proto.HandleID) bool { return id == h.ID })
-	c.touch(Ref{Kind: RefMaster})
+	c.touch(Ref{Kind: RefChange})
 	if failure != "" {
 		c.abandon(failure)
 		return
@@ -119,6 +120,7 @@ func (c *Core) abandon(why string) {
 
 func (c *Core) letGo(ch *Change) {
 	c.change = nil
+	c.touch(Ref{Kind: RefChange})
 	for _, id := range ch.Handles {
 		if h := c.handles[id]; h != nil {
 			c.unheld(h, nil)
@@ -151,7 +153,7 @@ func (c *Core) nextChange() {
 func (c *Core) apply() {
 	ch := c.change
 	c.change = nil
-	c.touch(Ref{Kind: RefMaster})
+	c.touch(Ref{Kind: RefMaster}, Ref{Kind: RefChange})
 	c.m.Listeners, c.m.MaxHandles = nil, ch.Config.MaxHandles
 	for i, l := range ch.Config.Listeners {
 		h := c.handles[ch.Handles[i]]
@@ -194,6 +196,7 @@ func (c *Core) applyPool(ch *Change, spec PoolSpec) {
 	if p.LastGen == 0 || p.Removed { // new, or back before its workers were gone
 		c.withdrawAwaiting(p)
 		p.LastGen++
+		c.touchAll(p)
 		p.Gen, p.Slots, p.Removed = p.LastGen, nil, false
 		p.Gens = append(p.Gens, Generation{Number: p.Gen, Spec: spec, Handles: handles})
 		p.FileWish, p.Desired = spec.Desired, spec.Desired

@@ -33,6 +33,7 @@ func (w *world) step(ev Event) {
 	w.log = append(w.log, fmt.Sprintf("%T%+v", ev, ev))
 	actions := w.d.c.Step(w.d.now, ev)
 	w.d.inv.after(w.d.t, w.d.c, ev, actions)
+	w.d.noted()
 	for _, a := range actions {
 		switch a := a.(type) {
 		case Spawn:

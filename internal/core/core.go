@@ -267,6 +267,14 @@ func (c *Core) touch(refs ...Ref) {
 	}
 }
 
+// touchAll is for a pool whose slots go.
+func (c *Core) touchAll(p *Pool) {
+	c.touch(poolRef(p))
+	for i := range p.Slots {
+		c.touch(slotRef(p, &p.Slots[i]))
+	}
+}
+
 func (c *Core) do(a ...Action) { c.out = append(c.out, a...) }
 
 func poolRef(p *Pool) Ref          { return Ref{Kind: RefPool, Pool: p.Name} }
@@ -319,6 +327,7 @@ func (c *Core) Handle(id proto.HandleID) (Handle, bool) {
 
 // jitter returns d, more or less up to a fifth of it.
 func (c *Core) jitter(d time.Duration) time.Duration {
+	c.touch(Ref{Kind: RefMaster})
 	c.m.Random += 0x9e3779b97f4a7c15 // splitmix64, Steele et al. 2014
 	z := c.m.Random
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9

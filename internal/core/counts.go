@@ -75,6 +75,7 @@ func (c *Core) askCount(w *Worker) {
 	}
 	w.Asked = c.m.NextID
 	c.m.NextID++
+	c.touch(Ref{Kind: RefMaster})
 	c.touch(workerRef(w))
 	c.do(Send{Worker: w.ID, Envelope: proto.Envelope{ID: w.Asked, Body: proto.Count{}}})
 }

@@ -194,6 +194,7 @@ func (c *Core) sortedWorkers() []*Worker {
 func (c *Core) dropChanges(cause string) {
 	changes := c.waiting
 	c.waiting = nil
+	c.touch(Ref{Kind: RefChange})
 	if ch := c.change; ch != nil {
 		changes = append([]Change{*ch}, changes...)
 		c.letGo(ch)
@@ -212,6 +213,7 @@ func (c *Core) abortRollout(p *Pool, cause string) {
 		ops = append(ops, p.Queued.Ops...)
 	}
 	p.Rollout, p.Queued = nil, nil
+	c.touch(poolRef(p))
 	for _, op := range ops {
 		c.opFailed(op, Result{Error: cause})
 	}
@@ -232,6 +234,7 @@ func (c *Core) maybeQuit() {
 		c.release(h, "the master stops")
 	}
 	c.m.Quit = true
+	c.touch(Ref{Kind: RefMaster})
 	for _, g := range slices.Sorted(maps.Keys(c.gathers)) {
 		c.finishGather(c.gathers[g])
 	}

@@ -102,6 +102,7 @@ func (c *Core) retire(p *Pool) {
 		c.forgetLaunch(g.Spec.Launch, 0)
 	}
 	if p.Removed && p.Live == 0 {
+		c.touchAll(p)
 		delete(c.pools, p.Name)
 		c.changed(Changed{What: WhatPoolRemoved, Pool: p.Name, Slot: -1})
 		for _, op := range p.Awaiting {

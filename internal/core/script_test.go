@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -58,6 +59,8 @@ type driver struct {
 	ops OpID
 	cfg Config
 	inv *invariants
+
+	pieces map[string][]byte // see noted
 }
 
 func newDriver(t testing.TB) *driver {
@@ -68,6 +71,7 @@ func (d *driver) step(ev Event) string {
 	d.t.Helper()
 	actions := d.c.Step(d.now, ev)
 	d.inv.after(d.t, d.c, ev, actions)
+	d.noted()
 	d.roundTrip()
 	var b strings.Builder
 	for _, a := range actions {
@@ -81,6 +85,7 @@ func (d *driver) step(ev Event) string {
 func (d *driver) roundTrip() {
 	d.t.Helper()
 	before := d.c.State()
+	d.whole(before)
 	data, err := json.Marshal(before)
 	if err != nil {
 		d.t.Fatal(err)
@@ -231,4 +236,38 @@ func changedText(a Changed) string {
 	add("cause", strconv.Quote(a.Cause), a.Cause != "")
 	add("result", strconv.Quote(a.Result), a.Result != "")
 	return b.String()
+}
+
+// noted keeps the pieces that a step changed, as a record outside of the process does.
+func (d *driver) noted() {
+	d.t.Helper()
+	if d.pieces == nil {
+		d.pieces = map[string][]byte{}
+	}
+	for _, ref := range d.c.Touched() {
+		delete(d.pieces, ref.Name())
+		if v := d.c.Piece(ref); v != nil {
+			data, err := json.Marshal(v)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			d.pieces[ref.Name()] = data
+		}
+	}
+}
+
+// whole checks that the pieces are the State: each step says all that it changed.
+func (d *driver) whole(want State) {
+	d.t.Helper()
+	if d.pieces == nil {
+		return
+	}
+	s, err := Assemble(d.pieces)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	got, _ := json.Marshal(s)
+	if text, _ := json.Marshal(want); !bytes.Equal(got, text) {
+		d.t.Fatalf("the pieces differ from the State:\n%s", cmp.Diff(string(text), string(got)))
+	}
 }

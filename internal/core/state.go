@@ -58,7 +58,7 @@ type Pool struct {
 	Gen        uint64       `json:"gen"`      // the generation the pool is on
 	LastGen    uint64       `json:"last_gen"` // highest number given out
 	Gens       []Generation `json:"gens"`     // those that still matter, ascending
-	Slots      []Slot       `json:"slots"`
+	Slots      []Slot       `json:"slots,omitempty"`
 	ReadySlots int          `json:"ready_slots"` // slots whose Current is ready, below Desired
 	DoneSlots  int          `json:"done_slots"`  // slots that ended for good, below Desired
 	Live       int          `json:"live"`        // workers that exist

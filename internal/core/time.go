@@ -24,6 +24,7 @@ const (
 	RefGather
 	RefOperation
 	RefMaster
+	RefChange // the one under way, and those that wait for it
 )
 
 // Ref names one record: what a step touched, or what a deadline concerns.
