@@ -2,16 +2,17 @@
 
 // Package systemd speaks the small protocols between a service and its manager:
 // notifications (sd_notify(3)), sockets that the manager passes
-// (sd_listen_fds(3)) and the watchdog (sd_watchdog_enabled(3)). It needs no
-// library of systemd, and does nothing where there is no manager. Notifications
-// it speaks from both sides: a [Notifier] sends them, and a [Receiver] is for a
-// program that is the manager of others.
+// (sd_listen_fds(3)), files that the manager keeps for a service's next process
+// (sd_pid_notify_with_fds(3)), and the watchdog (sd_watchdog_enabled(3)). It needs no
+// library of systemd, and does nothing where there is no manager. Notifications it
+// speaks from both sides: a [Notifier] sends them, and a [Receiver] is for a program
+// that is the manager of others.
 //
 // It knows nothing of workers. It does not decide when to say what, nor what a
 // notification that was received is to change, nor who may send it: a Receiver
 // says which process did. A path for each service, in a directory that only its
 // user may enter, says it better, as a process may be gone when it is looked up.
-// Files that a service sends along are not kept: there is no fd store here.
+// Files that a service sends to a Receiver are not kept.
 // systemd.service(5) describes Type=notify, NotifyAccess=, WatchdogSec= and
 // FileDescriptorStoreMax=.
 //

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,9 @@ type Notifier struct {
 	address string // as in NOTIFY_SOCKET, "" for none
 	socket  *fdpass.File
 	err     error // why there is no socket
+
+	connected bool                    // to the manager; there is no address then
+	gone      atomic.Pointer[os.File] // what Gone waits on
 }
 
 // NewNotifier reads NOTIFY_SOCKET and makes a socket to send from. It does not
@@ -56,8 +60,16 @@ func NewNotifier() *Notifier {
 	return n
 }
 
+// to names the manager for messages.
+func (n *Notifier) to() string {
+	if n.connected {
+		return ""
+	}
+	return " " + n.address
+}
+
 // Enabled reports whether there is a manager to tell.
-func (n *Notifier) Enabled() bool { return n.address != "" }
+func (n *Notifier) Enabled() bool { return n.address != "" || n.connected }
 
 // Address is the manager's socket as NOTIFY_SOCKET named it, "" for none.
 func (n *Notifier) Address() string { return n.address }
@@ -71,7 +83,11 @@ func (n *Notifier) Close() error {
 	if n.socket == nil {
 		return nil
 	}
-	return n.socket.Close()
+	err := n.socket.Close()
+	if f := n.gone.Load(); f != nil {
+		_ = f.Close()
+	}
+	return err
 }
 
 // Send sends the fields as one message. It never blocks: when the manager's
@@ -84,7 +100,7 @@ func (n *Notifier) Send(fields ...string) error { return n.SendFiles(nil, fields
 // and, with the write end of a pipe, BARRIER=1, which must be the only field.
 // Further errors: E2BIG for more than 253 files, ETOOMANYREFS.
 func (n *Notifier) SendFiles(files []*fdpass.File, fields ...string) error {
-	if n.address == "" || len(fields) == 0 {
+	if !n.Enabled() || len(fields) == 0 {
 		return nil
 	}
 	if n.err != nil {
@@ -110,12 +126,16 @@ func (n *Notifier) SendFiles(files []*fdpass.File, fields ...string) error {
 	message := []byte(strings.Join(fields, "\n"))
 	for {
 		// A new address each time: x/sys writes to it.
-		err := unix.Sendmsg(fd, message, rights, &unix.SockaddrUnix{Name: n.address}, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		var to unix.Sockaddr
+		if !n.connected {
+			to = &unix.SockaddrUnix{Name: n.address}
+		}
+		err := unix.Sendmsg(fd, message, rights, to, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("notify %s: %w", n.address, err)
+			return fmt.Errorf("notify%s: %w", n.to(), err)
 		}
 	}
 }

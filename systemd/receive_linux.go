@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/f72e338e/supervisord/fdpass"
 )
 
 // maxNotification is systemd's NOTIFY_BUFFER_MAX.
@@ -74,6 +76,53 @@ func NewReceiver(path string) (*Receiver, error) {
 	return r, nil
 }
 
+// AdoptReceiver goes on with the socket of a Receiver of an earlier process, which was
+// kept while its path was left alone. It takes the file, also on an error. Errors: EINVAL
+// for a file that is no datagram socket bound to path, what lstat(2) gives.
+func AdoptReceiver(path string, file *fdpass.File) (*Receiver, error) {
+	fail := func(err error) (*Receiver, error) {
+		_ = file.Close()
+		return nil, fmt.Errorf("cannot receive notifications at %s: %w", path, err)
+	}
+	typ, err := unix.GetsockoptInt(file.Fd(), unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return fail(os.NewSyscallError("getsockopt SO_TYPE", err))
+	}
+	name, err := unix.Getsockname(file.Fd())
+	if err != nil {
+		return fail(os.NewSyscallError("getsockname", err))
+	}
+	if sa, ok := name.(*unix.SockaddrUnix); !ok || sa.Name != path || typ != unix.SOCK_DGRAM {
+		return fail(unix.EINVAL)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fail(os.NewSyscallError("lstat", err))
+	}
+	if err := unix.SetNonblock(file.Fd(), true); err != nil {
+		return fail(err)
+	}
+	r := receiverOn(file.Release(), path)
+	r.dev, r.ino = uint64(st.Dev), st.Ino
+	if err = r.file.SetReadDeadline(time.Time{}); err == nil {
+		r.raw, err = r.file.SyscallConn()
+	}
+	if err != nil {
+		_ = r.file.Close()
+		return nil, err
+	}
+	go r.run()
+	return r, nil
+}
+
+// SyscallConn lends the socket, for whoever is to keep it.
+func (r *Receiver) SyscallConn() (syscall.RawConn, error) { return r.file.SyscallConn() }
+
+func receiverOn(fd int, path string) *Receiver {
+	return &Receiver{path: path, file: os.NewFile(uintptr(fd), path), outcomes: make(chan outcome),
+		closing: make(chan struct{}), ended: make(chan struct{}), credentials: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}
+}
+
 func newReceiver(path string) (*Receiver, error) {
 	switch {
 	case !strings.HasPrefix(path, "/"), strings.ContainsRune(path, 0):
@@ -85,8 +134,7 @@ func newReceiver(path string) (*Receiver, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	r := &Receiver{path: path, file: os.NewFile(uintptr(fd), path), outcomes: make(chan outcome),
-		closing: make(chan struct{}), ended: make(chan struct{}), credentials: make([]byte, unix.CmsgSpace(unix.SizeofUcred))}
+	r := receiverOn(fd, path)
 	if err := r.bind(fd); err != nil {
 		_ = r.file.Close()
 		return nil, err
