@@ -21,16 +21,17 @@ type member struct {
 	fd       int // channel
 	far      int // the worker's end of it
 	at       int32
-	page     []byte // of the worker's counts; nil when it keeps none
-	admitted bool   // ready, and not on its way out
-	leaving  bool   // it goes as soon as what it has not read is taken back
-	limit    int64  // see Member.Limit
-	full     bool   // wants no more until it says that it has room
-	blocked  bool   // for a lack of memory or descriptors, until all is tried again
-	given    int64  // connections chosen for it, see inTurn
-	handed   int64  // connections that it was sent, without those taken back
-	batch    []conn // chosen for it, not sent yet
-	most     int    // so many at once; less when it was full with as many
+	page     []byte       // of the worker's counts; nil when it keeps none
+	file     *fdpass.File // that is mapped there
+	admitted bool         // ready, and not on its way out
+	leaving  bool         // it goes as soon as what it has not read is taken back
+	limit    int64        // see Member.Limit
+	full     bool         // wants no more until it says that it has room
+	blocked  bool         // for a lack of memory or descriptors, until all is tried again
+	given    int64        // connections chosen for it, see inTurn
+	handed   int64        // connections that it was sent, without those taken back
+	batch    []conn       // chosen for it, not sent yet
+	most     int          // so many at once; less when it was full with as many
 
 	unread bool      // there is a message in its channel, for all we know
 	out    []conn    // what came with that, without descriptors
@@ -75,9 +76,51 @@ func (m *member) open() int64 {
 	if m.page == nil {
 		return 0
 	}
-	counts := (*[2]int64)(unsafe.Pointer(&m.page[0]))
+	counts := m.counts()
 	n := m.handed + atomic.LoadInt64(&counts[0]) - atomic.LoadInt64(&counts[1])
 	return min(max(n, 0), 1<<40)
+}
+
+// counts is the page: what the worker accepted itself, what it closed, and what it was
+// handed, which only the next master reads.
+func (m *member) counts() *[3]int64 { return (*[3]int64)(unsafe.Pointer(&m.page[0])) }
+
+// pageSize is what of a page is used.
+const pageSize = 24
+
+// give notes that n connections more are the worker's.
+func (m *member) give(n int64) {
+	m.handed += n
+	if m.page != nil {
+		atomic.StoreInt64(&m.counts()[2], m.handed)
+	}
+}
+
+// Lend calls use with the files of a worker's part in a handle, which stay the
+// dispatcher's; a number is -1 for a file that there is not. It does not call it when
+// there is no such part.
+func (d *Dispatcher) Lend(id, worker uint64, use func(channel, far, page int)) {
+	d.do(func() {
+		h := d.handles[id]
+		if h == nil {
+			return
+		}
+		for _, m := range h.members {
+			if m.worker == worker && m.peer == nil && !m.gone {
+				use(m.fd, m.far, m.file.Fd())
+				return
+			}
+		}
+	})
+}
+
+// LendPeer is Lend for the channel of a Peer.
+func (d *Dispatcher) LendPeer(worker uint64, use func(channel int)) {
+	d.do(func() {
+		if p := d.peers[worker]; p != nil {
+			use(p.fd)
+		}
+	})
 }
 
 // Member is one worker's part in one handle.
@@ -88,15 +131,14 @@ type Member struct {
 	Admitted bool         // it is offered connections at once, not only after Admit
 	Channel  *fdpass.File // the master's end
 	Far      *fdpass.File // a copy of the worker's end
-	Page     *fdpass.File // where the worker counts, or nil
+	Page     *fdpass.File // where the worker counts, or nil. One of an earlier dispatcher is good, too
 }
 
 // Join takes a member's files, and offers it connections once it is admitted.
 // Errors: no such handle, those of mmap(2) and epoll_ctl(2); the files are closed
 // then.
 func (d *Dispatcher) Join(id uint64, j Member) (err error) {
-	defer func() { _ = j.Page.Close() }()
-	m := &member{worker: j.Worker, slot: j.Slot, limit: j.Limit, fd: j.Channel.Release(), far: j.Far.Release(), admitted: j.Admitted, most: d.o.Batch,
+	m := &member{file: j.Page, worker: j.Worker, slot: j.Slot, limit: j.Limit, fd: j.Channel.Release(), far: j.Far.Release(), admitted: j.Admitted, most: d.o.Batch,
 		batch: make([]conn, 0, d.o.Batch), out: make([]conn, 0, d.o.Batch), unread: true}
 	ran := d.do(func() {
 		if m.h = d.handles[id]; m.h == nil {
@@ -105,10 +147,11 @@ func (d *Dispatcher) Join(id uint64, j Member) (err error) {
 		}
 		m.given = m.h.given
 		if p := j.Page.Fd(); p >= 0 {
-			if m.page, err = unix.Mmap(p, 0, 16, unix.PROT_READ, unix.MAP_SHARED); err != nil {
+			if m.page, err = unix.Mmap(p, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 				err = fmt.Errorf("mmap: %w", err)
 				return
 			}
+			m.handed = atomic.LoadInt64(&m.counts()[2])
 		}
 		m.at = d.place(entry{h: m.h, m: m})
 		if err = d.watch(m.fd, m.at, unix.EPOLLIN|unix.EPOLLET); err != nil {
@@ -127,6 +170,7 @@ func (d *Dispatcher) Join(id uint64, j Member) (err error) {
 	if err != nil {
 		_ = unix.Close(m.fd)
 		_ = unix.Close(m.far)
+		_ = m.file.Close()
 	}
 	return err
 }
@@ -248,6 +292,7 @@ func (d *Dispatcher) closeMember(m *member) {
 		_ = unix.Munmap(m.page)
 	}
 	m.page = nil
+	_ = m.file.Close()
 }
 
 // atOnce is how many words of one worker are heard before others are. A worker that

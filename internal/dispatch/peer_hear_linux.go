@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -108,6 +109,12 @@ func (d *Dispatcher) said(p *peer, line []byte) error {
 	if p.ended {
 		return errPeerDead
 	}
+	if p.Adopted {
+		p.Adopted = false
+		if !json.Valid(line) { // the rest of one that somebody else has begun to read
+			return nil
+		}
+	}
 	if !bytes.HasPrefix(line, handleHead) && !nodeipc.IsAnswer(line) {
 		p.hear(line)
 		return nil
@@ -201,12 +208,18 @@ func (p *peer) unasked() {
 
 // arrived returns what an acknowledgement is about; false when it is about nothing.
 func (p *peer) arrived() (s sent, ok bool) {
+	if p.old > 0 {
+		p.old--
+		p.note(0)
+		return sent{letter: letter{fd: -1}}, true
+	}
 	if len(p.sent) == 0 {
 		p.strikes++
 		return s, false
 	}
 	s = p.sent[0]
 	p.sent = p.sent[1:]
+	p.note(0)
 	return s, true
 }
 

@@ -36,6 +36,13 @@ type Peer struct {
 	Worker  uint64
 	Channel *fdpass.File // stream socket, O_NONBLOCK
 	Seq     int64        // the numbers of what is handed over follow this one
+	// Page is where the dispatcher notes for the next one how many descriptors it has
+	// sent that were not acknowledged, or nil. One with such a number means that an
+	// earlier dispatcher had the channel.
+	Page *fdpass.File
+	// Adopted says that an earlier dispatcher had the channel, and may have read half a
+	// line.
+	Adopted bool
 	// Hear is told each line that is not about a connection, and nil and the cause at
 	// the end of the channel: io.EOF, or what is wrong with it, and then no more is read.
 	// The line is Hear's. It returns false for "no more for now", until Resume. It
@@ -57,6 +64,8 @@ type peer struct {
 	answers [][]byte // lines that may always be said
 	out     []letter // lines that wait, in order
 	sent    []sent   // with a descriptor, and not acknowledged, in order
+	page    []byte   // see Peer.Page
+	old     int      // acknowledgements to come of what an earlier dispatcher sent
 	stale   int      // answers to come on what nobody knows any more
 	strikes int      // how often it said what made no sense
 	paused  bool     // Hear wants no more
@@ -118,6 +127,9 @@ var (
 func (d *Dispatcher) AddPeer(o Peer) (err error) {
 	p := &peer{Peer: o, fd: o.Channel.Release()}
 	ran := d.do(func() {
+		if err = p.adopt(); err != nil {
+			return
+		}
 		p.at = d.place(entry{p: p})
 		if err = d.watch(p.fd, p.at, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET); err != nil {
 			d.vacate(p.at)
@@ -130,6 +142,8 @@ func (d *Dispatcher) AddPeer(o Peer) (err error) {
 	}
 	if err != nil {
 		_ = unix.Close(p.fd)
+		_ = o.Page.Close()
+		p.unmap()
 	}
 	return err
 }
@@ -222,6 +236,8 @@ func (d *Dispatcher) removePeer(p *peer) {
 	d.vacate(p.at)
 	_ = unix.EpollCtl(d.ep, unix.EPOLL_CTL_DEL, p.fd, nil)
 	d.discard(p.fd)
+	p.unmap()
+	_ = p.Page.Close()
 }
 
 var errPeerDead = errors.New("the worker has ended")
@@ -241,12 +257,14 @@ func (d *Dispatcher) offerTo(m *member) unix.Errno {
 	p := m.peer
 	p.Seq++
 	d.line = nodeipc.AppendNewConn(d.line[:0], p.Seq, m.key)
+	p.note(1)
 	switch errno := d.scratch.say(p.fd, d.line, m.batch[0].fd); errno {
 	case 0:
 	case unix.EMSGSIZE: // a line that short is never cut
 		d.end(p, ErrPeerDeaf)
 		return unix.EPIPE
 	default:
+		p.note(0)
 		return errno
 	}
 	c := m.batch[0]
@@ -256,7 +274,7 @@ func (d *Dispatcher) offerTo(m *member) unix.Errno {
 	}
 	m.out = append(m.out, c)
 	m.batch = m.batch[:0]
-	m.handed++
+	m.give(1)
 	m.unread = true
 	p.sent = append(p.sent, sent{m: m, seq: c.seq, letter: letter{fd: -1}})
 	return 0
@@ -277,6 +295,9 @@ func (d *Dispatcher) write(p *peer) {
 		}
 		errno := unix.EBUSY // until it acknowledges
 		if l.fd < 0 || len(p.sent) < maxLetters {
+			if l.fd >= 0 {
+				p.note(1)
+			}
 			errno = d.scratch.say(p.fd, l.line, l.fd)
 		}
 		room := len(p.out)+len(p.answers) <= maxLetters
@@ -370,6 +391,6 @@ func (d *Dispatcher) conclude(m *member, i int, accepted bool) {
 	c.not, c.soft = m.worker, true
 	m.h.waiting = append([]conn{c}, m.h.waiting...)
 	m.h.stats.Returned.Add(1)
-	m.handed--
+	m.give(-1)
 	m.given--
 }

@@ -114,7 +114,7 @@ func (m *member) back(fds []int) []conn {
 		}
 	}
 	m.h.stats.Returned.Add(uint64(len(fds)))
-	m.handed -= int64(len(fds))
+	m.give(-int64(len(fds)))
 	m.given -= int64(len(fds))
 	return conns
 }

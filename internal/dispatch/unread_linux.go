@@ -31,7 +31,7 @@ func (d *Dispatcher) sent(m *member) {
 	}
 	m.out = append(m.out[:0], m.batch...)
 	m.batch = m.batch[:0]
-	m.handed += int64(len(m.out))
+	m.give(int64(len(m.out)))
 	m.unread, m.looked, m.since = true, d.round, d.now
 	if m.listed {
 		return

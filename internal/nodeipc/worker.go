@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +23,8 @@ type Worker struct {
 	queries   []Query  // not answered; the first one is the master's, the others wait
 	asked     bool     // the master has the first
 	online    bool
+	leaving   bool
+	holds     []proto.HandleID // what it was granted, and has not closed
 }
 
 // NewWorker translates for a worker that has just been started. policy is the one of
@@ -63,9 +66,11 @@ func (w *Worker) Hear(line []byte) (h Heard, err error) {
 		h.Note, h.Text = NoteListening, m.String()
 	case Closed:
 		if id, err := strconv.ParseUint(strings.TrimPrefix(m.Key, "h"), 10, 64); err == nil {
+			w.holds = slices.DeleteFunc(w.holds, func(h proto.HandleID) bool { return h == proto.HandleID(id) })
 			h.add(0, proto.Close{Handle: proto.HandleID(id)})
 		}
 	case Leaving:
+		w.leaving = true
 		h.add(0, proto.Draining{Reason: "cluster.worker.disconnect()"})
 		h.Answer = Acknowledged(w.next(), m.Seq)
 	case User:
@@ -190,7 +195,10 @@ func (w *Worker) Say(e proto.Envelope, data json.RawMessage) (l Line, ok bool) {
 		if !asked {
 			return l, false
 		}
-		key := "h" + strconv.FormatUint(uint64(m.Handle), 10)
+		key := KeyOf(m.Handle)
+		if !slices.Contains(w.holds, m.Handle) {
+			w.holds = append(w.holds, m.Handle)
+		}
 		if proto.IsDispatched(m.Policy) {
 			return Line{Text: Granted(w.next(), q.Seq, key, m.Address, data), Key: key}, true
 		}
@@ -208,6 +216,9 @@ func (w *Worker) Say(e proto.Envelope, data json.RawMessage) (l Line, ok bool) {
 	}
 	return l, false
 }
+
+// KeyOf is what a handle is called towards Node workers.
+func KeyOf(id proto.HandleID) string { return "h" + strconv.FormatUint(uint64(id), 10) }
 
 // refusal is the errno of an error, as Node's library has it.
 func refusal(q Query, m proto.Error) syscall.Errno {

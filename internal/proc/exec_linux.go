@@ -43,7 +43,8 @@ func (s *stage) execute() *StageError {
 		}
 	}
 	resetSignals()
-	if _, err := control(s.control).Write([]byte{executing}); err != nil {
+	// A master that is gone was killed; the next one will find this process.
+	if _, err := control(s.control).Write([]byte{executing}); err != nil && err != unix.EPIPE {
 		return failure(StepStage, "tell the master", err, "")
 	}
 	// Last of all: with little address space left the runtime could get no memory

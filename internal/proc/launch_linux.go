@@ -25,6 +25,9 @@ type Launch struct {
 	Dir     string       `json:"-"`
 	DirFile *fdpass.File `json:"-"`
 	Env     []string     `json:"-"` // all of it; nothing is inherited
+	// Mark is a variable, with its value, that the stage has in its environment, so that
+	// the process can be found from the beginning; the command has Env.
+	Mark string `json:"-"`
 
 	UID    int   `json:"uid"`
 	GID    int   `json:"gid"`

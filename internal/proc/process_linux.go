@@ -93,6 +93,10 @@ func Adopt(pid int, pidfd *fdpass.File) (*Process, error) {
 	return nil, fmt.Errorf("cannot adopt process %d: %w", pid, err)
 }
 
+// PIDOf returns the number of the process of a pidfd, -1 when it was reaped. Errors:
+// EBADF, EINVAL for another kind of descriptor.
+func PIDOf(pidfd *fdpass.File) (int, error) { return pidOf(pidfd.Fd()) }
+
 // newProcess takes pidfd, on an error too.
 func newProcess(pid int, pidfd *fdpass.File, child bool) (*Process, error) {
 	fd := pidfd.Release()

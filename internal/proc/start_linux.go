@@ -76,7 +76,7 @@ func start(l Launch) (*Process, error) {
 		[]string{stageName, strconv.Itoa(3 + len(l.Files))},
 		&syscall.ProcAttr{
 			Files: fds,
-			Env:   []string{"GOMAXPROCS=1"}, // the stage's only; fewer threads, faster start
+			Env:   marked([]string{"GOMAXPROCS=1"}, l.Mark), // the stage's only; fewer threads, faster start
 			Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 		})
 	if err != nil {
@@ -100,6 +100,13 @@ func start(l Launch) (*Process, error) {
 			return nil, fmt.Errorf("pidfd: %w", err)
 		}
 	}
+}
+
+func marked(env []string, mark string) []string {
+	if mark != "" {
+		env = append(env, mark)
+	}
+	return env
 }
 
 func encode(l Launch) ([]byte, error) {
