@@ -67,6 +67,7 @@ func (m *Master) inForce(op core.OpID) {
 	}
 	delete(m.pending, op)
 	m.current, m.applied = c.core, true
+	m.noteDaemon()
 	m.log.SetLevel(hclog.LevelFromString(c.file.Supervisor.LogLevel))
 }
 

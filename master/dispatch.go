@@ -69,6 +69,7 @@ func (m *Master) channelFor(worker proto.WorkerID, handle proto.HandleID) ([]*fd
 		_ = page.Close()
 		return nil, err
 	}
+	m.keepPart(handle, worker)
 	return []*fdpass.File{theirs, page}, nil
 }
 
@@ -99,6 +100,7 @@ func (m *Master) dispatched(id proto.HandleID, policy string) error {
 		return err
 	}
 	entry.dispatched = true
+	m.noteSocket(id)
 	if g := entry.group; g != nil { // what is under way to its members is dispatched, too
 		h, _ := m.core.Handle(id)
 		g.do(func() { g.dispatch(h.Spec) })

@@ -27,7 +27,7 @@ func (m *Master) changed(c core.Changed) {
 	case core.WhatConfigRefused:
 		delete(m.pending, c.Op)
 	case core.WhatMasterReady:
-		m.tell(systemd.Ready(), systemd.Status("serving"))
+		m.announce()
 	case core.WhatMasterStopping:
 		m.tell(systemd.Stopping(), systemd.Status("stopping"))
 	case core.WhatRolloutReplaced, core.WhatRolloutStarted, core.WhatRolloutWatching:
@@ -36,6 +36,9 @@ func (m *Master) changed(c core.Changed) {
 		m.tell(systemd.Status("serving; roll-out of " + c.Pool + " " + c.What[len("rollout "):]))
 	}
 }
+
+// announce says that the service is up.
+func (m *Master) announce() { m.tell(systemd.Ready(), systemd.Status("serving")) }
 
 func (m *Master) tell(fields ...string) {
 	if err := m.notify.Send(fields...); err != nil {

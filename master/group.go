@@ -1,8 +1,10 @@
 package master
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,8 +125,20 @@ func (g *group) begin(o steer.Options) {
 	g.m.log.Info("connections are steered by eBPF", "handle", g.id, "addr", g.addr)
 }
 
+// A socket that the program of an earlier master steers is free some milliseconds after
+// that was taken off: see steer.ErrBusy.
+const (
+	busyEvery = 5 * time.Millisecond
+	busyTries = 200
+)
+
 func (g *group) add(member int, f *fdpass.File) {
-	g.warn("connections are not steered to a member", g.steer.Add(member, f))
+	err := g.steer.Add(member, f)
+	for i := 0; i < busyTries && errors.Is(err, steer.ErrBusy); i++ {
+		<-time.After(busyEvery)
+		err = g.steer.Add(member, f)
+	}
+	g.warn("connections are not steered to a member", err)
 }
 
 func (g *group) warn(what string, err error) {
@@ -153,6 +167,10 @@ func (g *group) send(worker proto.WorkerID, members []int, body proto.Message, d
 			files = append(files, page)
 		}
 		g.members[worker] = ms
+		if ms.page != nil {
+			g.m.store.put(partName(g.id, worker, countName), lendFile(ms.page))
+		}
+		g.m.call(func() { g.m.note(memberKey(g.id, worker), memberPiece{g.id, worker, ms.member}) })
 	}
 	g.m.call(func() { g.m.deliver(worker, data, files) })
 }
@@ -177,6 +195,7 @@ func (g *group) file(member int, spec proto.SocketSpec) *fdpass.File {
 	g.mu.Lock()
 	g.files[member] = f
 	g.mu.Unlock()
+	g.m.store.put(memberName(g.id, member), lendFile(f))
 	g.m.watchSocket(g.id, member, spec.Network, f)
 	g.add(member, f)
 	return f
@@ -219,9 +238,23 @@ func (g *group) rest(worker proto.WorkerID) {
 func (g *group) withdraw(worker proto.WorkerID) {
 	g.rest(worker)
 	if ms := g.members[worker]; ms != nil {
+		g.m.store.drop(partName(g.id, worker, countName))
 		_ = ms.page.Close()
 		delete(g.members, worker)
 	}
+}
+
+// resume takes over the members and the workers of an earlier master's group.
+func (g *group) resume(members []*fdpass.File, parts map[proto.WorkerID]*membership) {
+	g.mu.Lock()
+	g.files = append(g.files, members...)
+	g.mu.Unlock()
+	for i, f := range members {
+		if f != nil {
+			g.add(i+1, f)
+		}
+	}
+	g.members = parts
 }
 
 // dispatch lets the dispatcher accept on all members but the first, which it has.

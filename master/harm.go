@@ -208,6 +208,7 @@ func (m *Master) renewed(id proto.HandleID, entry *listening, file *fdpass.File,
 	if entry.dispatched { // who has a channel keeps it
 		m.dispatcher.DropSockets(uint64(id))
 		entry.dispatched = false
+		m.noteSocket(id)
 		if proto.IsDispatched(h.Policy) {
 			if err := m.dispatched(id, h.Policy); err != nil {
 				m.log.Error("socket not dispatched", "handle", id, "err", err)

@@ -41,6 +41,28 @@ type identity struct {
 	size, mtime int64
 }
 
+// launchPiece is a launch in the record; its files are kept beside.
+type launchPiece struct {
+	Pool     config.Pool `json:"pool"`
+	Identity [4]int64    `json:"identity"`
+	Ways     []string    `json:"ways,omitempty"`
+	User     []string    `json:"user,omitempty"`
+	Path     string      `json:"path,omitempty"`
+}
+
+func (r *launch) piece() launchPiece {
+	return launchPiece{Pool: r.pool, Identity: [4]int64{int64(r.id.dev), int64(r.id.ino), r.id.size, r.id.mtime}, Ways: r.ways, User: r.user, Path: r.path}
+}
+
+// resume takes a launch of an earlier master over, with the files that it held open.
+func (l *launches) resume(id uint64, p launchPiece, program, directory *fdpass.File) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next = max(l.next, id+1)
+	l.byID[id] = &launch{pool: p.Pool, dir: directory, exe: program, ways: p.Ways, user: p.User, path: p.Path,
+		id: identity{uint64(p.Identity[0]), uint64(p.Identity[1]), p.Identity[2], p.Identity[3]}}
+}
+
 // launches holds the launch records that generations refer to by number. Commands
 // plan in their own goroutines, so it is locked.
 type launches struct {

@@ -77,11 +77,16 @@ func (m *Master) run() {
 	for len(m.later) > 0 {
 		ev := m.later[0]
 		m.later = m.later[1:]
-		for _, a := range m.core.Step(now(), ev) {
+		m.noteLaunches(ev)
+		actions := m.core.Step(now(), ev)
+		m.noteStep()
+		m.write()
+		for _, a := range actions {
 			m.do(a)
 		}
 		m.publish()
 	}
+	m.write()
 }
 
 // do carries out one action. Whatever takes time is begun here and posts its
@@ -116,7 +121,7 @@ func (m *Master) do(a core.Action) {
 	case core.Release:
 		m.release(a.Handle)
 	case core.Forget:
-		m.launches.forget(a.Launch)
+		m.forgetLaunch(a.Launch)
 	case core.Reply:
 		m.reply(a)
 	case core.Changed:

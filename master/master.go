@@ -19,6 +19,7 @@ import (
 	"github.com/f72e338e/supervisord/internal/core"
 	"github.com/f72e338e/supervisord/internal/dispatch"
 	"github.com/f72e338e/supervisord/internal/proto"
+	"github.com/f72e338e/supervisord/internal/record"
 	"github.com/f72e338e/supervisord/systemd"
 )
 
@@ -32,6 +33,13 @@ type Options struct {
 	Log     io.Writer // log lines; likewise
 	Label   bool      // prefix captured lines with pool/slot, and escape control characters
 	Times   bool      // begin log lines with the time
+
+	// Notify speaks to whoever started the daemon; nil: who NOTIFY_SOCKET names, if
+	// anybody. It is the master's from New on.
+	Notify *systemd.Notifier
+	// Kept says that whoever Notify speaks to keeps files (Notifier.HasStore), so that
+	// workers and sockets outlive a crash of this process.
+	Kept bool
 }
 
 // Master is a running daemon. Create it with New, and call Run once.
@@ -46,6 +54,11 @@ type Master struct {
 	control *control
 	notify  *systemd.Notifier
 	tag     uint64 // see tagOf
+	store   *store
+
+	recoveries, upgrades int
+	degraded             string  // what is wrong with the master itself; the loop's
+	left                 *legacy // of an earlier master; nil without one
 
 	inbox chan any      // to the loop, in order: a core.Event, or a func to call
 	done  chan struct{} // closed when the loop has ended
@@ -53,6 +66,10 @@ type Master struct {
 
 	// Owned by the loop.
 	core      *core.Core
+	table     *record.Table
+	notes     map[string][]byte // to be written to it, see note
+	noted     map[uint64]bool   // launches that are in it
+	unwritten bool              // it could not be written
 	sockets   map[proto.HandleID]*listening
 	settleAt  core.Time        // see settle; 0 = not
 	settles   int              // how many times more
@@ -107,12 +124,16 @@ func New(opts Options) (*Master, error) {
 		core: core.New(1, rand.Uint64()), sockets: map[proto.HandleID]*listening{}, workers: map[proto.WorkerID]*process{},
 		tag: rand.Uint64(), tails: newTails(), replies: map[core.OpID]func(core.Result){}, nextOp: 1,
 		spawning: make(chan struct{}, max(2, runtime.NumCPU())), hangups: make(chan struct{}, 1),
+		notes: map[string][]byte{}, noted: map[uint64]bool{},
 	}
 	m.log = newLogger(opts, m.logged)
 	m.launches.init()
 	m.snapshot.Store(newSnapshot())
-	m.notify = systemd.NewNotifier()
+	if m.notify = opts.Notify; m.notify == nil {
+		m.notify = systemd.NewNotifier()
+	}
 	m.notify.UnsetEnvironment()
+	m.store = &store{n: m.notify, log: m.log, kept: opts.Kept, lenders: map[string]lender{}}
 	if d, ok := systemd.WatchdogInterval(); ok {
 		m.watchdog = d / 2
 	}
@@ -120,13 +141,18 @@ func New(opts Options) (*Master, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.inherited = inherited
-	if m.watch, err = newWatch(); err != nil {
-		m.closeInherited()
-		return nil, err
+	files, others := separate(inherited)
+	m.inherited = others
+	if err = m.inherit(files); err == nil {
+		m.watch, err = newWatch()
 	}
-	if m.control, err = m.openControl(); err != nil {
-		m.watch.close()
+	if err == nil {
+		if m.control, err = m.openControl(); err != nil {
+			m.watch.close()
+		}
+	}
+	if err != nil {
+		files.close()
 		m.closeInherited()
 		return nil, err
 	}
@@ -166,7 +192,7 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 	}
 	var failed error
 	m.logInherited()
-	err := m.startWith(func(res core.Result) {
+	err := m.begin(func(res core.Result) {
 		if res.Error != "" && !m.applied { // a worker that fails is no reason to give up
 			failed = fmt.Errorf("%w: %s", ErrStart, res.Error)
 			m.step(core.StopAsked{Code: 1})
@@ -180,6 +206,9 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 	}
 	m.pumps.Add(1)
 	go m.watchShut()
+	if m.store.kept {
+		go m.watchKeeper()
+	}
 	code := m.loop(ctx)
 	close(m.done)
 	m.watch.close()
@@ -195,12 +224,24 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 		_ = os.RemoveAll(m.notifyDir)
 	}
 	m.closeInherited()
+	_ = m.table.Close()
+	_ = m.notify.Close()
 	m.output.close()
 	m.logged.close()
 	if failed != nil && code == 0 {
 		code = 1
 	}
 	return code, failed
+}
+
+// begin goes on with what an earlier master left, or starts anew.
+func (m *Master) begin(reply func(core.Result)) error {
+	if m.left != nil {
+		m.takeOver()
+		return nil
+	}
+	m.noteDaemon()
+	return m.startWith(reply)
 }
 
 func (m *Master) startWith(reply func(core.Result)) error {

@@ -60,6 +60,7 @@ func (m *Master) groupOf(id proto.HandleID) (*group, error) {
 	h, _ := m.core.Handle(id)
 	o := steer.Options{Datagram: proto.IsDatagram(h.Key.Network), NoBPF: os.Getenv(noBPF) != ""}
 	entry.group = newGroup(m, id, entry.bound.Address, first, o)
+	m.noteSocket(id)
 	m.setSteering(core.SetPolicy{Handle: id, Policy: h.Policy})
 	return entry.group, nil
 }
@@ -104,6 +105,7 @@ func (m *Master) withdraw(worker proto.WorkerID, handle proto.HandleID) {
 	if entry.dispatched || entry.passes {
 		m.dispatcher.Leave(uint64(handle), uint64(worker))
 	}
+	m.dropPart(handle, worker)
 }
 
 // What a steered group counts drifts: a connection that is picked for a member and

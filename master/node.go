@@ -30,6 +30,9 @@ type nodeLink struct {
 	lines *nodeipc.Worker // the loop's
 	ended chan struct{}   // closed when everything was read
 
+	policy  string // of the sockets that it asks for
+	adopted bool   // of an earlier master, and the core does not know yet what it holds
+
 	mu    sync.Mutex
 	queue [][]byte
 	bytes int
@@ -50,19 +53,52 @@ const (
 
 // newNodeLink gives the master's end of a channel to the dispatcher, and takes it.
 func (m *Master) newNodeLink(id proto.WorkerID, near *fdpass.File, policy string) (*nodeLink, error) {
-	base := int64(m.core.Master().Epoch) * nodeNumbers
-	l := &nodeLink{m: m, id: id, lines: nodeipc.NewWorker(policy, base+nodeNumbers/2), ended: make(chan struct{}), some: make(chan struct{}, 1)}
-	err := m.needDispatcher()
-	if err == nil {
-		err = m.dispatcher.AddPeer(dispatch.Peer{Worker: uint64(id), Channel: near, Seq: base, Hear: l.hear})
-	} else {
-		_ = near.Close()
-	}
+	page, err := fdpass.NewPage("node")
 	if err != nil {
+		_ = near.Close()
 		return nil, err
 	}
+	epoch := int64(m.core.Master().Epoch)
+	l := &nodeLink{m: m, id: id, policy: policy, lines: nodeipc.NewWorker(policy, epoch*nodeNumbers+nodeNumbers/2)}
+	if err := l.begin(dispatch.Peer{Channel: near, Page: page, Seq: epoch * nodeNumbers}); err != nil {
+		return nil, err
+	}
+	m.store.put(nodeName(id), l.lend)
+	m.store.put(nodePageName(id), lendFile(page))
 	return l, nil
 }
+
+// resumeNodeLink goes on with the channel of an earlier master, and what that knew.
+func (m *Master) resumeNodeLink(id proto.WorkerID, near, page *fdpass.File, s nodePiece) (*nodeLink, error) {
+	epoch := int64(m.core.Master().Epoch) + 1 // which begins with TookOver
+	l := &nodeLink{m: m, id: id, policy: s.Policy, adopted: true, lines: nodeipc.Resume(s.Saved, s.Policy, epoch*nodeNumbers+nodeNumbers/2)}
+	if err := l.begin(dispatch.Peer{Channel: near, Page: page, Seq: epoch * nodeNumbers, Adopted: true}); err != nil {
+		return nil, err
+	}
+	m.store.resume(nodeName(id), l.lend)
+	m.store.resume(nodePageName(id), lendFile(page))
+	return l, nil
+}
+
+func (l *nodeLink) begin(p dispatch.Peer) error {
+	l.ended, l.some = make(chan struct{}), make(chan struct{}, 1)
+	if err := l.m.needDispatcher(); err != nil {
+		_, _ = p.Channel.Close(), p.Page.Close()
+		return err
+	}
+	p.Worker, p.Hear = uint64(l.id), l.hear
+	return l.m.dispatcher.AddPeer(p)
+}
+
+func (l *nodeLink) lend(use func(fd int)) { l.m.dispatcher.LendPeer(uint64(l.id), use) }
+
+// nodePiece is what the record has of a Node worker.
+type nodePiece struct {
+	nodeipc.Saved
+	Policy string `json:"policy,omitempty"`
+}
+
+func (m *Master) noteNode(l *nodeLink) { m.note(nodeKey(l.id), nodePiece{l.lines.Save(), l.policy}) }
 
 // hear is called on the dispatcher's thread.
 func (l *nodeLink) hear(line []byte, end error) bool {
@@ -153,6 +189,7 @@ func (l *nodeLink) take(line []byte) error {
 	if err != nil {
 		return fmt.Errorf("sends garbage over its channel: %w", err)
 	}
+	l.m.noteNode(l)
 	if h.Answer != nil {
 		l.m.tellNode(l.id, h.Answer, nil)
 	}
@@ -183,6 +220,7 @@ func (m *Master) tellNode(id proto.WorkerID, line []byte, file *fdpass.File) {
 // query that waited for the answer, if it is one.
 func (m *Master) sendNode(l *nodeLink, a core.Send) {
 	defer func() {
+		m.noteNode(l)
 		if e, ok := l.lines.Next(); ok {
 			m.later = append(m.later, core.Received{Worker: a.Worker, Envelope: e})
 		}
@@ -192,7 +230,9 @@ func (m *Master) sendNode(l *nodeLink, a core.Send) {
 	g, isGrant := a.Envelope.Body.(proto.Grant)
 	if isGrant {
 		if entry.tls == nil {
-			entry.tls = l.lines.Data(a.Envelope.Re)
+			if entry.tls = l.lines.Data(a.Envelope.Re); entry.tls != nil {
+				m.noteSocket(a.Handle)
+			}
 		}
 		data = entry.tls
 		m.later = append(m.later, m.look(a.Handle)...)
@@ -204,6 +244,13 @@ func (m *Master) sendNode(l *nodeLink, a core.Send) {
 		}
 	}
 	line, ok := l.lines.Say(a.Envelope, data)
+	if w, is := a.Envelope.Body.(proto.Welcome); is && l.adopted {
+		l.adopted = false
+		for _, e := range l.lines.Rejoin(w.Epoch) {
+			m.later = append(m.later, core.Received{Worker: a.Worker, Envelope: e})
+		}
+		return
+	}
 	if !ok || line.Text == nil {
 		return
 	}
@@ -216,18 +263,22 @@ func (m *Master) sendNode(l *nodeLink, a core.Send) {
 		}
 	}
 	m.tellNode(a.Worker, line.Text, file)
-	if line.Key == "" {
-		return
+	if line.Key != "" {
+		m.joinNode(a.Worker, a.Handle)
 	}
+}
+
+// joinNode lets a Node worker be handed connections of a handle.
+func (m *Master) joinNode(worker proto.WorkerID, handle proto.HandleID) {
 	if !m.balances {
 		m.balances = true
 		m.pumps.Add(1)
 		go m.balance()
 	}
-	w, _ := m.core.Worker(a.Worker)
-	err := m.dispatcher.JoinPeer(uint64(a.Handle), dispatch.PeerMember{Worker: uint64(a.Worker), Slot: w.Slot, Key: line.Key, Admitted: isServing(w)})
+	w, _ := m.core.Worker(worker)
+	err := m.dispatcher.JoinPeer(uint64(handle), dispatch.PeerMember{Worker: uint64(worker), Slot: w.Slot, Key: nodeipc.KeyOf(handle), Admitted: isServing(w)})
 	if err != nil {
-		m.log.Debug("worker not offered connections", "worker", a.Worker, "handle", a.Handle, "err", err)
+		m.log.Debug("worker not offered connections", "worker", worker, "handle", handle, "err", err)
 	}
 }
 

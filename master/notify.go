@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/census"
 	"github.com/f72e338e/supervisord/internal/core"
 	"github.com/f72e338e/supervisord/internal/proto"
@@ -45,6 +46,7 @@ func (m *Master) newNotifyLink(id proto.WorkerID, uid int) (*notifyLink, error) 
 			return nil, err
 		}
 		m.notifyDir = dir
+		m.noteDaemon()
 	}
 	dir := filepath.Join(m.notifyDir, strconv.FormatUint(uint64(id), 10))
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -62,6 +64,18 @@ func (m *Master) newNotifyLink(id proto.WorkerID, uid int) (*notifyLink, error) 
 		_ = os.RemoveAll(dir)
 		return nil, err
 	}
+	m.store.put(notifyName(id), lendConn(l.receiver))
+	return l, nil
+}
+
+// resumeNotifyLink goes on with the socket of an earlier master.
+func (m *Master) resumeNotifyLink(id proto.WorkerID, f *fdpass.File) (*notifyLink, error) {
+	l := &notifyLink{m: m, id: id, dir: filepath.Join(m.notifyDir, strconv.FormatUint(uint64(id), 10)), ended: make(chan struct{})}
+	var err error
+	if l.receiver, err = systemd.AdoptReceiver(filepath.Join(l.dir, "notify"), f); err != nil {
+		return nil, err
+	}
+	m.store.resume(notifyName(id), lendConn(l.receiver))
 	return l, nil
 }
 

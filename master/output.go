@@ -38,19 +38,26 @@ type output struct {
 	over bool       // closed for good
 }
 
-func openOutput(m *Master, a core.Spawn, r *launch) (*output, error) {
+// newOutput is an output without a pipe.
+func newOutput(m *Master, a core.Spawn, r *launch) (*output, error) {
 	o := &output{label: a.Pool + "/" + strconv.Itoa(a.Slot), ended: make(chan struct{})}
 	kind, path, _ := strings.Cut(r.pool.Output, ":")
-	if kind == "inherit" {
-		return o, nil
-	}
 	if kind == "file" {
 		path = strings.NewReplacer("{slot}", strconv.Itoa(a.Slot), "{worker}", strconv.FormatUint(uint64(a.Worker), 10)).Replace(path)
 		f, err := openAppend(path)
 		if err != nil {
-			return nil, fmt.Errorf("cannot open its output file: %w", err)
+			return o, fmt.Errorf("cannot open its output file: %w", err)
 		}
 		o.copy, o.toFile = f, path
+		m.files.Store(o, nil)
+	}
+	return o, nil
+}
+
+func openOutput(m *Master, a core.Spawn, r *launch) (*output, error) {
+	o, err := newOutput(m, a, r)
+	if err != nil || r.pool.Output == "inherit" {
+		return o, err
 	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
@@ -65,9 +72,6 @@ func openOutput(m *Master, a core.Spawn, r *launch) (*output, error) {
 	}
 	o.read = os.NewFile(uintptr(fds[0]), "output of "+o.label)
 	o.write = fdpass.NewFile(fds[1])
-	if o.toFile != "" {
-		m.files.Store(o, nil)
-	}
 	return o, nil
 }
 

@@ -162,6 +162,7 @@ func (m *Master) openChannels(from proto.WorkerID, id proto.HandleID, entry *lis
 		m.dispatcher.Add(uint64(id), dispatch.LeastConnections)
 	}
 	entry.passes = true
+	m.noteSocket(id)
 	for _, w := range without {
 		m.offerChannel(w, id, entry)
 	}
@@ -178,6 +179,7 @@ func (m *Master) rehouse(id proto.HandleID) {
 	}
 	if err := m.openChannels(0, id, entry); err != nil {
 		entry.passes = true
+		m.noteSocket(id)
 		m.log.Debug("connections wait for a worker", "handle", id, "err", err)
 	}
 }

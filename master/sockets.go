@@ -58,6 +58,7 @@ func (m *Master) bindDone(id proto.HandleID, file *fdpass.File, bound proto.Boun
 		return
 	}
 	m.sockets[id].file, m.sockets[id].bound = file, bound
+	m.store.put(handleName(id), lendFile(file))
 	h, _ := m.core.Handle(id)
 	m.watchSocket(id, 0, h.Key.Network, file)
 	m.step(core.BoundHandle{Handle: id, Bound: bound})
@@ -87,6 +88,7 @@ func (m *Master) adopt(a core.Bind, file *fdpass.File) {
 		return
 	}
 	m.sockets[a.Handle].file, m.sockets[a.Handle].bound = file, bound
+	m.store.put(handleName(a.Handle), lendFile(file))
 	m.watchSocket(a.Handle, 0, a.Spec.Network, file)
 	m.later = append(m.later, core.BoundHandle{Handle: a.Handle, Bound: bound})
 }
@@ -126,6 +128,8 @@ func (m *Master) relisten(a core.Relisten) {
 func (m *Master) release(id proto.HandleID) {
 	entry := m.sockets[id]
 	delete(m.sockets, id)
+	m.store.dropAll(handleName(id), keptName("member", id), keptName("part", id))
+	m.noteSocket(id)
 	if entry.dispatched || entry.passes {
 		m.dispatcher.Remove(uint64(id))
 	}

@@ -35,6 +35,7 @@ func (m *Master) spawn(a core.Spawn) {
 	m.workers[a.Worker] = p
 	g, err := m.connect(a, r, p)
 	if err != nil {
+		m.dropWorker(a.Worker)
 		m.later = append(m.later, core.SpawnFailed{Worker: a.Worker, Cause: err.Error()})
 		delete(m.workers, a.Worker)
 		return
@@ -91,6 +92,7 @@ func (m *Master) connect(a core.Spawn, r *launch, p *process) (gift, error) {
 		return gift{}, err
 	}
 	p.link = newWorkerLink(m, a.Worker, near)
+	m.store.put(linkName(a.Worker), lendConn(near))
 	return gift{files: []*fdpass.File{far}, env: []string{"SUPERVISORD_FD=3"}}, nil
 }
 
@@ -109,20 +111,31 @@ func (m *Master) start(a core.Spawn, r *launch, p *process, g gift) {
 	order.Env = append(order.Env, m.tagOf(a.Worker))
 	order.Env = append(order.Env, g.env...)
 	order.Stdout, order.Stderr = out.files()
+	order.Mark = m.tagOf(a.Worker)
+	if out.read != nil {
+		m.store.put(outputName(a.Worker), lendConn(out.read))
+	}
 	pr, err := proc.Start(order)
 	out.started()
 	if err != nil {
+		m.store.drop(outputName(a.Worker))
 		out.close()
 		m.call(func() { m.spawnFailed(a.Worker, "cannot fork: "+err.Error()) })
 		return
 	}
+	m.store.put(pidName(a.Worker), lendFile(pr.PIDFile()))
 	g.close() // the worker's copy is the only one: its end is the link's end
 	m.call(func() {
 		p.proc = pr
 		m.step(core.Spawned{Worker: a.Worker, PID: pr.PID()})
 	})
+	m.attend(p, pr, out, r, a.Handles)
+}
+
+// attend begins to hear a worker, and to wait for its end.
+func (m *Master) attend(p *process, pr *proc.Process, out *output, r *launch, handles []proto.HandleID) {
 	m.pumps.Add(2)
-	go m.pumpOutput(a.Worker, out)
+	go m.pumpOutput(p.id, out)
 	go m.awaitExit(p, pr, out)
 	if p.link != nil {
 		m.pumps.Add(1)
@@ -139,12 +152,13 @@ func (m *Master) start(a core.Spawn, r *launch, p *process, g gift) {
 	}
 	if p.notify != nil && r.pool.Ready == core.ReadyListening {
 		m.pumps.Add(1)
-		go m.awaitAccepting(a.Worker, pr.PID(), a.Handles, p.gone)
+		go m.awaitAccepting(p.id, pr.PID(), handles, p.gone)
 	}
 }
 
 // spawnFailed runs in the loop.
 func (m *Master) spawnFailed(id proto.WorkerID, cause string) {
+	m.dropWorker(id)
 	if p := m.workers[id]; p != nil {
 		p.close()
 	}
@@ -200,17 +214,21 @@ func (m *Master) awaitExit(p *process, pr *proc.Process, out *output) {
 	if exit.Signal != 0 {
 		ev.Signal = unix.SignalName(unix.Signal(exit.Signal))
 	}
-	m.call(func() {
-		p.close()
-		delete(m.workers, id)
-		m.groups(func(g *group) { g.withdraw(id) })
-		if m.dispatcher != nil {
-			m.dispatcher.Leave(0, uint64(id)) // it is dead: what it had not accepted goes to others
-		}
-		m.step(core.Exited{Worker: id, Exit: ev})
-	})
+	m.call(func() { m.ended(p, ev) })
 	_ = pr.Close()
 	p.close() // also when the loop has ended meanwhile
+}
+
+// ended tells the core of the end of a worker, of which everything was heard.
+func (m *Master) ended(p *process, exit core.Exit) {
+	m.dropWorker(p.id)
+	p.close()
+	delete(m.workers, p.id)
+	m.groups(func(g *group) { g.withdraw(p.id) })
+	if m.dispatcher != nil {
+		m.dispatcher.Leave(0, uint64(p.id)) // it is dead: what it had not accepted goes to others
+	}
+	m.step(core.Exited{Worker: p.id, Exit: exit})
 }
 
 // signal sends the stop signal. ESRCH means that the exit is on its way.

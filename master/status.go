@@ -18,9 +18,10 @@ func (m *Master) status() api.Status {
 	s := m.snapshot.Load()
 	st := api.Status{
 		Master: api.Master{PID: os.Getpid(), Version: m.opts.Version, State: masterState(s.master),
-			UptimeSeconds: time.Since(m.begun).Seconds(), Config: m.file, LostOutput: m.output.lost.Load()},
+			UptimeSeconds: time.Since(m.begun).Seconds(), Config: m.file, Recoveries: m.recoveries, Upgrades: m.upgrades, LostOutput: m.output.lost.Load()},
 		Listeners: m.listenerStatus(s), Pools: []api.Pool{},
 	}
+	m.call(func() { st.Master.Degraded = m.degraded })
 	s.pools.Scan(func(name string, p core.Pool) bool {
 		st.Pools = append(st.Pools, s.poolStatus(p))
 		return true

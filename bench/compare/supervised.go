@@ -95,7 +95,7 @@ func (v variant) start(ctx context.Context, k *kit, dir string, workers int) (*s
 	if err := v.check(ctx, daemon, file, env); err != nil {
 		return nil, err
 	}
-	p, err := k.launch(dir, env, nil, daemon, "run", "-c", file, "--socket", socket)
+	p, err := k.launch(dir, env, nil, daemon, "run", "--no-keeper", "-c", file, "--socket", socket)
 	if err != nil {
 		return nil, err
 	}

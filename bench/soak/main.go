@@ -31,6 +31,7 @@ var scenarios = []scenario{
 	{"reuse-port-steered", "a socket for each worker: pool resized, restarted and given other policies, nothing lost", reusePortSteered},
 	{"reuse-port-hashed", "the same where eBPF is not allowed", reusePortHashed},
 	{"kill-members", "kill -9 of a worker that has a socket of its own: only what it held is lost", killMembers},
+	{"kill-master", "kill -9 of the master under every policy: the workers serve on, and the next master knows them", killMaster},
 	{"bad-rollout", "new workers that exit or are never ready: the old ones serve on", badRollout},
 	{"bad-file", "a bad file, and an address in use: everything wrong is named, nothing changes", badFile},
 	{"backlog", "two pools with two backlogs: the first counts, and status says so", backlogs},

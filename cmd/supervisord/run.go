@@ -5,17 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/f72e338e/supervisord/config"
+	"github.com/f72e338e/supervisord/internal/keeper"
 	"github.com/f72e338e/supervisord/master"
+	"github.com/f72e338e/supervisord/systemd"
 )
 
 func newRun(g *global) *cobra.Command {
 	var listen []string
 	var workers, protocol string
+	var noKeeper bool
 	cmd := &cobra.Command{
 		Use:   "run [flags] [-- command [argument...]]",
 		Short: "Run the daemon in the foreground",
@@ -31,11 +35,28 @@ stop, USR1 reopen output files, TTIN and TTOU one worker more or less.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := master.Options{Socket: g.socketPath(), Version: versionText(), Output: os.Stdout, Log: os.Stderr,
 				Label: isTerminal(1), Times: os.Getenv("JOURNAL_STREAM") == ""}
+			kept, err := keeper.Kept()
+			if err != nil {
+				return &exitError{code: exitFailed, err: err}
+			}
 			cfg, err := loadForRun(g, cmd, &o, listen, workers, protocol, args)
 			if err != nil {
 				return configError(err)
 			}
 			o.Config = cfg
+			if o.Notify, o.Kept = kept, kept != nil; kept == nil {
+				o.Notify = systemd.NewNotifier()
+				if o.Kept, err = o.Notify.HasStore(storeAnswer); err != nil {
+					fmt.Fprintln(os.Stderr, "supervisord: does the service manager keep files?", err)
+				}
+				if !o.Kept && !noKeeper {
+					code, err := keeper.Run(keeper.Options{Program: "/proc/self/exe", Args: os.Args, Log: os.Stderr, Watchdog: hangs})
+					if err != nil {
+						return &exitError{code: exitFailed, err: err}
+					}
+					return &exitError{code: code, quiet: true, err: errors.New("ended")}
+				}
+			}
 			m, err := master.New(o)
 			if err != nil {
 				return &exitError{code: exitFailed, err: err}
@@ -51,11 +72,19 @@ stop, USR1 reopen output files, TTIN and TTOU one worker more or less.`,
 		},
 	}
 	f := cmd.Flags()
+	f.BoolVar(&noKeeper, "no-keeper", false, "run without a parent that starts another master after a crash; workers end then")
 	f.StringArrayVar(&listen, "listen", nil, "`address` to listen on for the command: host:port, or unix:/path; may be repeated")
 	f.StringVar(&workers, "workers", "1", "`number` of workers of the command, or auto")
-	f.StringVar(&protocol, "protocol", "native", "how master and command speak: native or none")
+	f.StringVar(&protocol, "protocol", "native", "how master and command speak: native, node, systemd or none")
 	return cmd
 }
+
+const (
+	// storeAnswer is how long the service manager may take to say whether it keeps files.
+	storeAnswer = 5 * time.Second
+	// hangs is after which time without a word the keeper takes a master for hung.
+	hangs = time.Minute
+)
 
 // loadForRun finds the configuration: flags, a file, or the embedded default.
 func loadForRun(g *global, cmd *cobra.Command, o *master.Options, listen []string, workers, protocol string, args []string) (*config.Config, error) {

@@ -50,6 +50,9 @@ func newStatus(g *global) *cobra.Command {
 func printStatus(w io.Writer, s api.Status) {
 	file := cmp.Or(s.Master.Config, "no file")
 	_, _ = fmt.Fprintf(w, "master pid %d  %s  up %s  version %s  %s\n", s.Master.PID, s.Master.State, seconds(s.Master.UptimeSeconds), s.Master.Version, file)
+	if s.Master.Degraded != "" {
+		_, _ = fmt.Fprintln(w, "degraded:", s.Master.Degraded)
+	}
 	if s.Master.LostOutput > 0 {
 		_, _ = fmt.Fprintf(w, "%d lines of output were dropped: nobody reads the master's output fast enough\n", s.Master.LostOutput)
 	}

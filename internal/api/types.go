@@ -29,7 +29,8 @@ type Master struct {
 	Config        string  `json:"config"` // file; "" = the embedded default or flags
 	Upgrades      int     `json:"upgrades"`
 	Recoveries    int     `json:"recoveries"`
-	LostOutput    uint64  `json:"lost_output_lines"` // dropped because nobody read the master's output fast enough
+	Degraded      string  `json:"degraded,omitempty"` // what is wrong with the master itself
+	LostOutput    uint64  `json:"lost_output_lines"`  // dropped because nobody read the master's output fast enough
 }
 
 // Listener is one socket: a configured listener, or one that a worker asked for.

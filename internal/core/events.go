@@ -43,7 +43,10 @@ type (
 	// TookOver is the first event of a restored core whose master is another than the
 	// one that gave the state. Epoch is its incarnation; one that is not greater than
 	// the last is replaced by the next.
-	TookOver struct{ Epoch uint64 }
+	TookOver struct {
+		Epoch uint64
+		Why   string // what became of the one before
+	}
 	// Tick means that NextDeadline has come.
 	Tick struct{}
 )

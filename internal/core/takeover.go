@@ -48,7 +48,7 @@ func (c *Core) tookOver(ev TookOver) {
 	c.m.Epoch = max(ev.Epoch, old+1)
 	c.m.TookOver = c.now
 	c.touch(Ref{Kind: RefMaster})
-	c.changed(Changed{What: WhatMasterTookOver, Slot: -1, From: fmt.Sprint(old), To: fmt.Sprint(c.m.Epoch)})
+	c.changed(Changed{What: WhatMasterTookOver, Slot: -1, From: fmt.Sprint(old), To: fmt.Sprint(c.m.Epoch), Cause: ev.Why})
 	for _, h := range c.sortedHandles() {
 		if h.State == HandleBinding { // whether it was bound nobody knows
 			h.Waiters = nil

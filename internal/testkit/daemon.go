@@ -28,6 +28,7 @@ type Daemon struct {
 	Program string // of the daemon and of its commands
 	PID     int    // once it was started
 	Env     []string
+	Keeper  bool // start it as users do, with a parent that starts it again; PID is that one's
 
 	t      T
 	state  *os.ProcessState // valid once exited is closed
@@ -85,6 +86,9 @@ func (d *Daemon) Start() {
 // Launch runs the program with these arguments and does not wait.
 func (d *Daemon) Launch(args ...string) {
 	d.t.Helper()
+	if !d.Keeper && len(args) > 0 && args[0] == "run" {
+		args = append([]string{"run", "--no-keeper"}, args[1:]...)
+	}
 	cmd := exec.Command(d.Program, args...)
 	cmd.Dir, cmd.Env = d.Dir, d.Env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C is for the test

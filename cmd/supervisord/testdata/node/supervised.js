@@ -111,7 +111,7 @@ class Cluster extends EventEmitter {
   async start() {
     const env = { ...process.env };
     delete env.SUPERVISORD;
-    this.daemon = cp.spawn(this.program, ['run', '-c', path.join(this.dir, 'supervisord.toml'), '--socket', this.socket], { cwd: this.dir, env, stdio: ['ignore', 2, 2] });
+    this.daemon = cp.spawn(this.program, ['run', '--no-keeper', '-c', path.join(this.dir, 'supervisord.toml'), '--socket', this.socket], { cwd: this.dir, env, stdio: ['ignore', 2, 2] });
     this.pid = this.daemon.pid;
     this.ended = new Promise((r) => this.daemon.once('exit', (code, signal) => r(signal || code)));
     this.reader = setInterval(() => this.all.forEach((w) => w.flush()), 5);
