@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -213,8 +214,8 @@ func isStandard(imp string) bool {
 	return !strings.Contains(first, ".")
 }
 
-// packages parses all Go files that are no tests, of every platform, by package
-// and name.
+// packages parses all Go files of this module that are no tests, of every platform, by
+// package and name.
 func packages(t *testing.T) map[string]map[string]*ast.File {
 	t.Helper()
 	found := map[string]map[string]*ast.File{}
@@ -226,6 +227,9 @@ func packages(t *testing.T) map[string]map[string]*ast.File {
 		if d.IsDir() {
 			if file != "." && (base == "testdata" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")) {
 				return filepath.SkipDir
+			}
+			if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && file != "." {
+				return filepath.SkipDir // another module
 			}
 			return nil
 		}

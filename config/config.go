@@ -74,7 +74,8 @@ type Pool struct {
 	EnvFileVars []string          // what EnvFile holds: KEY=VALUE in order
 	InheritEnv  []string          `key:"inherit_env" applies:"restart" doc:"Names taken over from the environment of the master, beside PATH, LANG, LC_*, TZ, HOME, USER, LOGNAME, SHELL and TMPDIR. A trailing * matches any rest; '*' alone takes everything."`
 
-	Ready      string        `key:"ready" codec:"ready" applies:"restart" doc:"What makes a worker ready: 'notify' (it says so), 'listening' (it listens on the listeners of its pool, or on anything where the pool has none; of a worker with protocol systemd the kernel tells it), or a stated time such as 'delay:2s'. Default: notify with protocol native, listening with protocol node and with protocol systemd and listeners; with protocol none a delay has to be stated. A worker with protocol node says it with process.send(\"ready\"), one with protocol systemd by READY=1 (sd_notify(3))."`
+	Ready      string        `key:"ready" codec:"ready" set:"ReadySet" applies:"restart" doc:"What makes a worker ready: 'notify' (it says so), 'listening' (it listens on the listeners of its pool, or on anything where the pool has none; of a worker with protocol systemd the kernel tells it), or a stated time such as 'delay:2s'. Default: notify with protocol native, listening with protocol node and with protocol systemd and listeners; with protocol none a delay has to be stated. A worker with protocol node says it with process.send(\"ready\"), one with protocol systemd by READY=1 (sd_notify(3)). Where 'listening' is the default READY=1 counts, too; where it is stated only what the kernel tells does."`
+	ReadySet   bool          // ready is stated
 	ReadyDelay time.Duration // with Ready "delay"
 
 	StartTimeout    time.Duration `key:"start_timeout" default:"60s" min:"1ms" applies:"reload" doc:"A worker that is not ready after this is ended and counts as failed."`
@@ -87,6 +88,8 @@ type Pool struct {
 	StopSignal      string        `key:"stop_signal" default:"SIGTERM" alias:"stopsignal kill_signal" applies:"reload" doc:"Signal that asks a worker to stop: SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH or SIGABRT."`
 
 	StopSignalNumber int
+
+	NonBlocking bool `key:"non_blocking" alias:"nonblocking" default:"false" applies:"restart" doc:"The sockets that a worker with protocol systemd is given have O_NONBLOCK, as with NonBlocking= of systemd.service(5): for programs that take the flag for granted, such as nginx, and else hang in accept(2) when another worker was faster. The flag is one for all who hold a socket, so it is set where one pool wants it. Workers with other protocols have it in any case."`
 
 	MaxConnections int `key:"max_connections" default:"0" max:"1073741823" applies:"restart" doc:"How many connections one worker may have open at once, 0 for any number. At so many it accepts none: they go to other workers, or wait in the kernel when all are full; under the policy reuse_port they may wait for a full one though another has room. For workers that use our package, and for those that are handed connections."`
 

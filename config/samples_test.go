@@ -50,6 +50,7 @@ var samples = map[string][]string{
 	"pool.min_uptime":           {`"1s"`},
 	"pool.linger":               {`"1s"`},
 	"pool.heartbeat_timeout":    {`"10s"`},
+	"pool.non_blocking":         {`true`},
 	"pool.graceful_timeout":     {`"0s"`},
 	"pool.kill_timeout":         {`"1us"`},
 	"pool.drain_delay":          {`"5s"`},

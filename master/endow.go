@@ -18,7 +18,7 @@ func (m *Master) endow(a core.Spawn, r *launch, p *process) (g gift, err error) 
 	if p.notify, err = m.newNotifyLink(a.Worker, r.pool.UID); err != nil {
 		return gift{}, fmt.Errorf("notify socket: %w", err)
 	}
-	if g, err = m.sockets3(a); err != nil {
+	if g, err = m.sockets3(a, r); err != nil {
 		p.notify.close()
 		return gift{}, err
 	}
@@ -30,13 +30,17 @@ func (m *Master) endow(a core.Spawn, r *launch, p *process) (g gift, err error) 
 }
 
 // sockets3 are those that the worker finds from 3 on.
-func (m *Master) sockets3(a core.Spawn) (g gift, err error) {
+func (m *Master) sockets3(a core.Spawn, r *launch) (g gift, err error) {
 	var names []string
 	w, _ := m.core.Worker(a.Worker)
 	p, _ := m.core.Pool(w.Pool)
 	for _, id := range a.Handles {
 		m.later = append(m.later, m.look(id)...)
-		m.unblock(id)
+		if r.pool.NonBlocking {
+			m.block(id)
+		} else {
+			m.unblock(id)
+		}
 		file, err := m.sockets[id].file.Dup()
 		if err != nil {
 			g.close()
@@ -65,12 +69,18 @@ func nameIn(p core.Pool, gen uint64, id proto.HandleID) string {
 	return "unknown" // as sd_listen_fds_with_names(3) says
 }
 
-// unblock gives a socket the flags that systemd's sockets have, where only such workers
-// hold it: O_NONBLOCK belongs to the open file, so all have it or none, and a plain
+// waits reports whether workers of a generation may be given a blocking socket.
+func (m *Master) waits(s core.PoolSpec) bool {
+	r := m.launches.get(s.Launch)
+	return s.Protocol == core.ProtocolSystemd && (r == nil || !r.pool.NonBlocking)
+}
+
+// unblock gives a socket the flags that systemd's sockets have, where all who may hold it
+// expect that: O_NONBLOCK belongs to the open file, so all have it or none, and a plain
 // program waits in accept(2). Who wants the flag sets it, and nobody objects.
 func (m *Master) unblock(id proto.HandleID) {
 	entry := m.sockets[id]
-	if entry.bound.Blocking || !m.core.OnlyFor(id, core.ProtocolSystemd) {
+	if entry.bound.Blocking || !m.core.OnlyFor(id, m.waits) {
 		return
 	}
 	entry.bound.Blocking = true

@@ -174,7 +174,7 @@ func (l *launches) planPool(p config.Pool, ways ...string) (core.PoolSpec, error
 		MaxConnections: int64(p.MaxConnections),
 		Listeners:      p.Listeners, Allow: p.BindAllow, AllowSet: p.BindAllowSet,
 		Confine: proto.Confine{Directory: p.WorkingDirectory, UID: uid, GID: gid},
-		Ready:   p.Ready, ReadyDelay: p.ReadyDelay,
+		Ready:   p.Ready, ReadyDelay: p.ReadyDelay, ReadyOnly: p.ReadySet && p.Ready != core.ReadyNotify,
 		Timeouts: core.Timeouts{Start: p.StartTimeout, MinUptime: p.MinUptime, Graceful: p.GracefulTimeout, Kill: p.KillTimeout, Drain: p.DrainDelay, Linger: p.Linger, Heartbeat: p.Heartbeat},
 		Restart:  core.RestartPolicy{Policy: restart, Delay: p.RestartDelay, MaxDelay: p.RestartMaxDelay, Max: p.MaxRestarts, Window: p.RestartWindow, OnLimit: p.OnLimit},
 		Rollout: core.RolloutPolicy{MaxSurge: roll.MaxSurge, MaxUnavailable: roll.MaxUnavailable, Monitor: roll.Monitor, Halt: roll.OnFailure == "halt",

@@ -49,13 +49,15 @@ func python(t *testing.T) string {
 // the other, with a plain accept(2). SAY is what it says when a line comes that asks
 // for it.
 const activatedProgram = `
-import os, signal, socket, sys, threading
+import os, select, signal, socket, sys, threading
 def say(text):
     c = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     c.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
     c.close()
 def serve(s):
     while True:
+        if not os.get_blocking(3):
+            select.select([s], [], [])
         c, _ = s.accept()
         line = c.makefile().readline().strip()
         if line.startswith("say "):
@@ -157,6 +159,30 @@ func TestActivated(t *testing.T) {
 		if before[slot] == pid {
 			t.Errorf("slot %d was not replaced", slot)
 		}
+	}
+	d.Stop()
+}
+
+// TestActivatedNonBlocking: programs that take O_NONBLOCK for granted get it, also by a
+// reload, and keep it when a pool that shares their socket starts workers.
+func TestActivatedNonBlocking(t *testing.T) {
+	t.Parallel()
+	address := testkit.Address(t)
+	d := testkit.New(t)
+	a := activated{listeners: []string{fmt.Sprintf("address = %q", address)}}
+	d.Configure(a.toml(t))
+	d.Start()
+	d.WaitReady()
+	if answer := tell(t, address, "hello"); !strings.Contains(answer, "nonblock=False") {
+		t.Errorf("at the start: %q", answer)
+	}
+	a.pool = "non_blocking = true"
+	a.rest = fmt.Sprintf("[pool.other]\ncommand = [%q, \"-c\", %q]\nprotocol = \"systemd\"\nlisteners = [\"l0\"]\n[pool.other.rollout]\nmonitor = \"0s\"\n", python(t), activatedProgram)
+	d.Configure(a.toml(t))
+	d.Must("reload")
+	d.Must("restart", "other")
+	if answer := tell(t, address, "hello"); !strings.Contains(answer, "nonblock=True") {
+		t.Errorf("after the reload: %q", answer)
 	}
 	d.Stop()
 }

@@ -73,7 +73,7 @@ func poolSpec(name string, args map[string]string, launch uint64) PoolSpec {
 	}
 	p := PoolSpec{
 		Name: name, Desired: num("workers", 1), Fingerprint: str("is", "a"), Launch: launch,
-		Protocol: str("protocol", ProtocolNative), Ready: str("ready", ReadyNotify), ReadyDelay: dur("delay", 0),
+		Protocol: str("protocol", ProtocolNative), Ready: str("ready", ReadyNotify), ReadyDelay: dur("delay", 0), ReadyOnly: str("ready_only", "") != "",
 		Confine: proto.Confine{Directory: "/srv/" + name},
 		Timeouts: Timeouts{Start: dur("start", time.Minute), MinUptime: dur("min_uptime", 5*time.Second), Graceful: dur("graceful", 30*time.Second),
 			Kill: dur("kill", 5*time.Second), Drain: dur("drain", 0), Linger: dur("linger", 30*time.Second), Heartbeat: dur("heartbeat", 0)},

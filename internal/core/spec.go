@@ -60,6 +60,7 @@ type PoolSpec struct {
 	Confine     proto.Confine    `json:"confine"`             // for Unix paths that workers name
 	Ready       string           `json:"ready"`
 	ReadyDelay  time.Duration    `json:"ready_delay,omitempty"`
+	ReadyOnly   bool             `json:"ready_only,omitempty"` // so, and not by READY=1
 	Timeouts    Timeouts         `json:"timeouts"`
 	Restart     RestartPolicy    `json:"restart"`
 	Rollout     RolloutPolicy    `json:"rollout"`

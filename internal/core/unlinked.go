@@ -24,11 +24,11 @@ func (c *Core) endow(w *Worker, g *Generation) {
 	}
 }
 
-// OnlyFor reports whether all pools of a handle have the protocol.
-func (c *Core) OnlyFor(id proto.HandleID, protocol string) bool {
+// OnlyFor reports whether every generation that a handle is for is such.
+func (c *Core) OnlyFor(id proto.HandleID, such func(PoolSpec) bool) bool {
 	for _, p := range c.pools {
 		for i := range p.Gens {
-			if slices.Contains(p.Gens[i].Handles, id) && p.Gens[i].Spec.Protocol != protocol {
+			if slices.Contains(p.Gens[i].Handles, id) && !such(p.Gens[i].Spec) {
 				return false
 			}
 		}
@@ -50,7 +50,7 @@ func (c *Core) notified(w *Worker, ev Notified) {
 		c.life(w, evLinkBroken, input{cause: "says that it is broken (WATCHDOG=trigger)"})
 	case ev.Stopping:
 		c.life(w, evDraining, input{cause: "STOPPING=1"})
-	case ev.Ready:
+	case ev.Ready && !c.spec(w).ReadyOnly:
 		c.life(w, evReady, input{})
 	}
 	if ev.Alive || ev.Ready {
