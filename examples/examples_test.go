@@ -5,18 +5,31 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// missing is the exit code of a run.sh that lacks a program.
-const missing = 77
+const (
+	missing  = 77 // exit code of a run.sh that lacks a program
+	perRun   = 3  // ports that each may use
+	together = 6  // run at once, on few processors, too: they mostly wait
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(strconv.Itoa(max(together, runtime.GOMAXPROCS(0))))
+	}
+	os.Exit(m.Run())
+}
 
 func TestExamples(t *testing.T) {
 	if testing.Short() {
@@ -30,14 +43,15 @@ func TestExamples(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
+	env := append(os.Environ(), "SUPERVISORD="+build(t, "./cmd/supervisord"), "LOADGEN="+build(t, "./bench/loadgen"))
 	ports := freePorts(t, len(scripts))
 	for i, script := range scripts {
 		t.Run(filepath.Dir(script), func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, bash, script)
-			cmd.Env = append(os.Environ(), "PORT="+ports[i], "DIR="+shortDir(t))
+			cmd.Env = append(env[:len(env):len(env)], "PORT="+ports[i], "DIR="+shortDir(t))
 			// The script ends its daemon when it is told to end.
 			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 			cmd.WaitDelay = 30 * time.Second
@@ -53,22 +67,32 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// freePorts returns n ports of 127.0.0.1 that nobody listens on. They are below
-// those from which the kernel chooses, so that no other test gets one by chance.
+// freePorts returns the first ports of n blocks of perRun ports of 127.0.0.1 that nobody
+// listens on. They are below those from which the kernel chooses, so that no other test
+// gets one by chance.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var ports []string
-	for port := 20000 + os.Getpid()%10000; len(ports) < n && port < 32000; port++ {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			_ = l.Close()
-			ports = append(ports, strconv.Itoa(port))
+	var firsts []string
+	for port := 20000 + os.Getpid()%10000; len(firsts) < n && port < 32000; port += perRun {
+		if areFree(port) {
+			firsts = append(firsts, strconv.Itoa(port))
 		}
 	}
-	if len(ports) < n {
+	if len(firsts) < n {
 		t.Fatal("no free ports")
 	}
-	return ports
+	return firsts
+}
+
+func areFree(first int) bool {
+	for port := first; port < first+perRun; port++ {
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return false
+		}
+		_ = l.Close()
+	}
+	return true
 }
 
 // shortDir is t.TempDir with a path short enough for sockets (unix(7): 107 bytes).

@@ -25,6 +25,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(min(int(parse_qs(url.query)["ms"][0]), 60000) / 1000)
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
+        self.send_header("X-Worker", str(os.getpid()))
         self.end_headers()
         self.wfile.write(text.encode())
 
