@@ -84,6 +84,7 @@ func (m *Master) unblock(id proto.HandleID) {
 		return
 	}
 	entry.bound.Blocking = true
+	m.noteSocket(id)
 	m.setNonblock(entry.file, id, false)
 }
 
@@ -94,6 +95,7 @@ func (m *Master) block(id proto.HandleID) {
 		return
 	}
 	entry.bound.Blocking = false
+	m.noteSocket(id)
 	m.setNonblock(entry.file, id, true)
 }
 

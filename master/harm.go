@@ -114,6 +114,9 @@ func (m *Master) heard(ev core.Event) {
 	}
 }
 
+// stopTries is how many milliseconds a process that is no child has to stop.
+const stopTries = 100
+
 // rouse stops a worker and lets it go on, which is the one thing that interrupts
 // every thread of any program, and harms none: what was interrupted is begun again by
 // the kernel (signal(7), "Interruption of system calls"). One that somebody else has
@@ -132,8 +135,12 @@ func (m *Master) rouse(worker proto.WorkerID) {
 		defer func() { _ = p.proc.Signal(unix.SIGCONT) }()
 		// SIGCONT would take back a SIGSTOP that was not acted on yet. WNOWAIT: an exit
 		// is for awaitExit.
-		for unix.Waitid(unix.P_PID, p.proc.PID(), nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-			continue
+		err := unix.EINTR
+		for err == unix.EINTR {
+			err, _ = unix.Waitid(unix.P_PID, p.proc.PID(), nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil).(unix.Errno)
+		}
+		for i := 0; err == unix.ECHILD && i < stopTries && !isStopped(p.proc.PID()); i++ {
+			<-time.After(time.Millisecond) // an earlier master's child
 		}
 	}()
 }

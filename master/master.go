@@ -224,6 +224,7 @@ func (m *Master) Run(ctx context.Context) (int, error) {
 		_ = os.RemoveAll(m.notifyDir)
 	}
 	m.closeInherited()
+	m.store.clear()
 	_ = m.table.Close()
 	_ = m.notify.Close()
 	m.output.close()

@@ -30,6 +30,7 @@ type socketPiece struct {
 	Dispatched bool            `json:"dispatched,omitempty"`
 	Passes     bool            `json:"passes,omitempty"`
 	Grouped    bool            `json:"grouped,omitempty"`
+	Blocking   bool            `json:"blocking,omitempty"` // see unblock
 	TLS        json.RawMessage `json:"tls,omitempty"`
 }
 
@@ -99,7 +100,8 @@ func (m *Master) noteSocket(id proto.HandleID) {
 		m.note(socketKey(id), nil)
 		return
 	}
-	m.note(socketKey(id), socketPiece{Dispatched: entry.dispatched, Passes: entry.passes, Grouped: entry.group != nil, TLS: entry.tls})
+	m.note(socketKey(id), socketPiece{Dispatched: entry.dispatched, Passes: entry.passes, Grouped: entry.group != nil,
+		Blocking: entry.bound.Blocking, TLS: entry.tls})
 }
 
 // noteLaunches notes how the workers of a configuration are started, before the core

@@ -216,6 +216,18 @@ func (s *store) complain(name string, err error) {
 	}
 }
 
+// clear ends keeping everything: the next master is to begin anew.
+func (s *store) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept {
+		s.unstore(recordName) // which has two files and one name
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.lenders)) {
+		s.dropLocked(name)
+	}
+}
+
 // watchKeeper tells when the keeper has died: this master goes on, and the next crash is
 // the last. It ends with the Notifier.
 func (m *Master) watchKeeper() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/core"
+	"github.com/f72e338e/supervisord/internal/proto"
 	"github.com/f72e338e/supervisord/internal/record"
 )
 
@@ -28,6 +29,8 @@ type legacy struct {
 	pieces map[string][]byte
 	state  core.State
 	begun  time.Time
+
+	startled []proto.HandleID // see calm
 }
 
 // inherit looks for what an earlier master left, and takes it, or begins a record.
@@ -147,6 +150,7 @@ func (m *Master) takeOver() {
 			m.resumeDispatch(l, h)
 		}
 	}
+	m.calm(l)
 	m.publishAll(l.state)
 	m.step(core.TookOver{Why: "the one before ended without a word"})
 	adopted := 0

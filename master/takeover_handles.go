@@ -2,6 +2,7 @@ package master
 
 import (
 	"encoding/json"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -14,25 +15,50 @@ import (
 // resumeSocket takes a handle's socket over.
 func (m *Master) resumeSocket(l *legacy, h core.Handle) {
 	file := l.files.take(handleName(h.ID))
-	entry := &listening{file: file, bound: h.Bound}
-	if flags, err := unix.FcntlInt(uintptr(file.Fd()), unix.F_GETFL, 0); err == nil {
-		entry.bound.Blocking = flags&unix.O_NONBLOCK == 0
-	}
+	piece := m.pieceOf(l, h.ID)
+	entry := &listening{file: file, bound: h.Bound, tls: piece.TLS, passes: piece.Passes}
+	entry.bound.Blocking = piece.Blocking
 	m.sockets[h.ID] = entry
+	// systemd takes O_NONBLOCK away from the sockets of .socket units when it starts a
+	// service, and so from those who hold them: whoever waits in accept(2) since then is
+	// to look again.
+	flags, err := unix.FcntlInt(uintptr(file.Fd()), unix.F_GETFL, 0)
+	if err == nil && flags&unix.O_NONBLOCK == 0 && !piece.Blocking {
+		m.setNonblock(file, h.ID, true)
+		l.startled = append(l.startled, h.ID)
+	}
 	m.store.resume(handleName(h.ID), lendFile(file))
 	m.watchSocket(h.ID, 0, h.Key.Network, file)
 }
 
-// resumeDispatch takes over how connections of a handle reach workers.
-func (m *Master) resumeDispatch(l *legacy, h core.Handle) {
-	var piece socketPiece
-	if data := l.pieces[socketKey(h.ID)]; data != nil {
+func (m *Master) pieceOf(l *legacy, h proto.HandleID) (piece socketPiece) {
+	if data := l.pieces[socketKey(h)]; data != nil {
 		if err := json.Unmarshal(data, &piece); err != nil {
-			m.log.Error("how connections reach workers is not known any more", "handle", h.ID, "err", err)
+			m.log.Error("how connections reach workers is not known any more", "handle", h, "err", err)
 		}
 	}
-	entry := m.sockets[h.ID]
-	entry.tls, entry.passes = piece.TLS, piece.Passes
+	return piece
+}
+
+// calm lets those look again who wait in accept(2) on a socket that was blocking for a
+// moment.
+func (m *Master) calm(l *legacy) {
+	for _, w := range l.state.Workers {
+		if p := m.workers[w.ID]; p == nil || p.proc == nil {
+			continue
+		}
+		if slices.ContainsFunc(l.startled, func(id proto.HandleID) bool { return slices.Contains(w.Holds, id) }) {
+			if isStopped(w.PID) { // by a predecessor that was killed while it did this
+				m.signal(w.ID, int(unix.SIGCONT))
+			}
+			m.rouse(w.ID)
+		}
+	}
+}
+
+// resumeDispatch takes over how connections of a handle reach workers.
+func (m *Master) resumeDispatch(l *legacy, h core.Handle) {
+	piece, entry := m.pieceOf(l, h.ID), m.sockets[h.ID]
 	if piece.Grouped {
 		m.resumeGroup(l, h, entry)
 	}

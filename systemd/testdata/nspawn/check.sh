@@ -68,6 +68,34 @@ check bad-reload-harmless served http://127.0.0.1:8080/
 check still-active is "$(systemctl is-active supervisord.service)" active
 sed -i '$d' supervisord.toml
 
+# kill -9 of the master, again and again, with clients coming all the time: the workers
+# stay, the next master knows them, and nobody is refused.
+worker_pids() { pgrep -x worker | sort | tr '\n' ' '; }
+restarts_are() { is "$(show NRestarts)" "$1" && is "$(systemctl is-active supervisord.service)" active && has "$(status | tr -d ' \n')" '"recoveries":'"$1"; }
+survives_crashes() {
+	local before n main requests
+	before=$(worker_pids)
+	(while [[ ! -e enough ]]; do for n in 1 2 3 4; do curl -sS --max-time 10 http://127.0.0.1:8081/ & done; wait; done >answers 2>failures) &
+	for ((n = 1; n <= $1; n++)); do
+		main=$(show MainPID)
+		kill -KILL "$main"
+		await restarts_are $n || return 1
+		is "$(worker_pids)" "$before" || return 1
+	done
+	touch enough
+	wait
+	requests=$(grep -c pool=web answers)
+	[[ ! -s failures ]] || { echo "of $requests requests some failed: $(head -3 failures)"; return 1; }
+	((requests > 50)) || { echo "only $requests requests"; return 1; }
+}
+check crashes survives_crashes 20
+check served-after-crashes served http://127.0.0.1:8080/
+check served-by-address-after-crashes served --unix-socket /run/plain.sock http://x/
+sed -i 's/^VERSION.*/VERSION = "1"/' supervisord.toml
+check reload-after-crashes systemctl reload supervisord.service
+two_workers() { is "$(worker_pids | wc -w)" 2; }
+check workers-after-crashes await two_workers
+
 # A restart of the service: the sockets stay with systemd, so nobody is refused.
 check restart systemctl restart supervisord.service
 check served-after-restart served http://127.0.0.1:8080/
