@@ -1,6 +1,7 @@
 package master
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -115,6 +116,7 @@ func eventOf(c core.Changed) api.Event {
 type eventRing struct {
 	mu     sync.Mutex
 	events []api.Event
+	debug  int // how many of them are of this level
 	size   int
 	next   uint64
 	wake   chan struct{} // closed at the next event
@@ -124,20 +126,33 @@ func newEventRing(size int) *eventRing {
 	return &eventRing{size: size, next: 1, wake: make(chan struct{})}
 }
 
-// add numbers the event and keeps it.
+// add numbers the event and keeps it. Those of level debug, among them all that workers
+// say, have half of the room at most: a worker that talks much does not hide what was
+// done about it.
 func (r *eventRing) add(e *api.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.ID = r.next
 	r.next++
+	if isDebug(*e) {
+		r.debug++
+	}
 	if len(r.events) == r.size {
-		copy(r.events, r.events[1:])
-		r.events = r.events[:r.size-1]
+		oldest := 0
+		if r.debug > r.size/2 {
+			oldest = max(0, slices.IndexFunc(r.events, isDebug))
+		}
+		if isDebug(r.events[oldest]) {
+			r.debug--
+		}
+		r.events = slices.Delete(r.events, oldest, oldest+1)
 	}
 	r.events = append(r.events, *e)
 	close(r.wake)
 	r.wake = make(chan struct{})
 }
+
+func isDebug(e api.Event) bool { return e.Level == "debug" }
 
 // since returns the events after the one with the id, and a channel that is closed
 // when there is another.

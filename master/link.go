@@ -259,13 +259,17 @@ func newBucket(burst, rate float64) *bucket {
 }
 
 // take takes a token, and waits for one where there is none, or for done.
-func (b *bucket) take(done <-chan struct{}) {
+func (b *bucket) take(done <-chan struct{}) { b.spend(1, done) }
+
+// spend takes some tokens, and waits until what is lacking would have come, or for done.
+// It reports whether there was something to wait for.
+func (b *bucket) spend(tokens float64, done <-chan struct{}) (waited bool) {
 	t := time.Now()
 	b.tokens = min(b.burst, b.tokens+b.rate*t.Sub(b.last).Seconds())
 	b.last = t
-	b.tokens--
+	b.tokens -= tokens
 	if b.tokens >= 0 {
-		return
+		return false
 	}
 	timer := time.NewTimer(time.Duration(-b.tokens / b.rate * float64(time.Second)))
 	defer timer.Stop()
@@ -273,4 +277,5 @@ func (b *bucket) take(done <-chan struct{}) {
 	case <-timer.C:
 	case <-done:
 	}
+	return true
 }

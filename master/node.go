@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +33,8 @@ type nodeLink struct {
 	ended chan struct{}   // closed when everything was read
 
 	policy  string // of the sockets that it asks for
-	adopted bool   // of an earlier master, and the core does not know yet what it holds
+	noted   nodePiece
+	adopted bool // of an earlier master, and the core does not know yet what it holds
 
 	mu    sync.Mutex
 	queue [][]byte
@@ -46,6 +49,11 @@ const (
 	// which only it notices.
 	nodeQueue = 256
 	nodeBytes = 256 << 10
+	// nodeToken is how many bytes of a line cost as much as a message of a link: to read
+	// 1 MiB of JSON takes the loop milliseconds, and some times that of memory.
+	nodeToken = 1 << 10
+	// nodeTold is how often it is told at most that a worker says more than is read.
+	nodeTold = time.Minute
 	// nodeNumbers are what each incarnation of the master has for the messages of one
 	// worker: half of them for connections.
 	nodeNumbers = 1 << 32
@@ -98,7 +106,15 @@ type nodePiece struct {
 	Policy string `json:"policy,omitempty"`
 }
 
-func (m *Master) noteNode(l *nodeLink) { m.note(nodeKey(l.id), nodePiece{l.lines.Save(), l.policy}) }
+// noteNode notes what the translator knows, if that is something else than before: most
+// of what a worker says changes nothing.
+func (m *Master) noteNode(l *nodeLink) {
+	now := nodePiece{l.lines.Save(), l.policy}
+	if !reflect.DeepEqual(now, l.noted) {
+		l.noted = now
+		m.note(nodeKey(l.id), now)
+	}
+}
 
 // hear is called on the dispatcher's thread.
 func (l *nodeLink) hear(line []byte, end error) bool {
@@ -147,6 +163,7 @@ func (l *nodeLink) read() {
 	defer l.m.pumps.Done()
 	defer close(l.ended)
 	bucket := newBucket(linkBurst, linkRate)
+	var told time.Time // that it says too much
 	for {
 		lines, resume, err := l.next()
 		if err != nil {
@@ -162,7 +179,10 @@ func (l *nodeLink) read() {
 				l.m.post(core.LinkBroken{Worker: l.id, Cause: bad.Error()})
 				return // and with a full queue the dispatcher reads no more
 			}
-			bucket.take(l.m.done)
+			if bucket.spend(1+float64(len(line))/nodeToken, l.m.done) && time.Since(told) > nodeTold {
+				told = time.Now()
+				l.m.post(core.Said{Worker: l.id, What: core.WhatWorkerRefused, Text: "says more than is read of it: 2000 messages or 2 MB a second"})
+			}
 		}
 		if resume {
 			l.m.dispatcher.Resume(uint64(l.id))

@@ -36,7 +36,31 @@ const (
 	// beyond that they wait in its socket.
 	notifyBurst = 100
 	notifyRate  = 50
+	// What others send there is thrown away, so that it does not wait before what the
+	// worker sends: many of them, and a process is not looked up again for a while.
+	strangerBurst = 1000
+	strangerRate  = 5000
+	strangerFor   = time.Second
 )
+
+// strangers are processes that are known not to be a worker's.
+type strangers struct {
+	until  map[int]time.Time
+	bucket *bucket
+}
+
+func newStrangers() *strangers {
+	return &strangers{map[int]time.Time{}, newBucket(strangerBurst, strangerRate)}
+}
+
+func (s *strangers) has(pid int) bool { return time.Now().Before(s.until[pid]) }
+
+func (s *strangers) add(pid int) {
+	if len(s.until) >= strangerBurst {
+		clear(s.until)
+	}
+	s.until[pid] = time.Now().Add(strangerFor)
+}
 
 // newNotifyLink makes the socket. Errors: those of making a directory and a socket.
 func (m *Master) newNotifyLink(id proto.WorkerID, uid int) (*notifyLink, error) {
@@ -104,7 +128,7 @@ func (l *notifyLink) close() {
 func (l *notifyLink) read() {
 	defer l.m.pumps.Done()
 	defer close(l.ended)
-	bucket := newBucket(notifyBurst, notifyRate)
+	bucket, others := newBucket(notifyBurst, notifyRate), newStrangers()
 	for {
 		n, err := l.receiver.Receive()
 		var dropped *systemd.DroppedError
@@ -113,7 +137,12 @@ func (l *notifyLink) read() {
 			l.refuse(err.Error())
 		case err != nil:
 			return
+		case others.has(n.PID):
+			n.Done()
+			others.bucket.take(l.m.done)
+			continue
 		case !l.isMine(n.PID):
+			others.add(n.PID)
 			l.refuse(fmt.Sprintf("a notification of process %d, which is not of this worker", n.PID))
 		default:
 			l.m.call(func() { l.m.step(l.event(n)) })

@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,32 @@ func TestEventRing(t *testing.T) {
 	}
 }
 
+// A worker that talks does not push out what was done about it.
+func TestEventRingKeepsWhatMatters(t *testing.T) {
+	r := newEventRing(8)
+	for i := range 100 {
+		level := "debug"
+		if i%25 == 0 {
+			level = "warn"
+		}
+		r.add(&api.Event{Level: level})
+	}
+	var ids []uint64
+	events, _ := r.since(0)
+	for _, e := range events {
+		ids = append(ids, e.ID)
+	}
+	if want := []uint64{1, 26, 51, 76, 97, 98, 99, 100}; !slices.Equal(ids, want) {
+		t.Errorf("kept %v, want %v", ids, want)
+	}
+	for range 20 {
+		r.add(&api.Event{Level: "info"})
+	}
+	if events, _ := r.since(0); len(events) != 8 || events[0].ID != 113 || r.debug != 0 {
+		t.Errorf("then kept %+v, of level debug %d", events, r.debug)
+	}
+}
+
 func TestBucket(t *testing.T) {
 	done := make(chan struct{})
 	close(done) // take does not wait, and says by its tokens that it would have
@@ -107,6 +134,10 @@ func TestBucket(t *testing.T) {
 	b.take(done)
 	if b.tokens < 0 {
 		t.Errorf("two seconds later: %v tokens", b.tokens)
+	}
+	b.spend(1e6, done)
+	if b.tokens > -990_000 {
+		t.Errorf("after one that costs a million: %v tokens", b.tokens)
 	}
 }
 

@@ -2,6 +2,7 @@ package core
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/f72e338e/supervisord/internal/proto"
 )
@@ -147,7 +148,7 @@ const refusedAll = 8
 // clip bounds a text that a worker chose.
 func clip(s string, n int) string {
 	if len(s) > n {
-		return s[:n]
+		return strings.Clone(s[:n]) // an event that is kept does not keep all of it
 	}
 	return s
 }

@@ -47,7 +47,8 @@ type (
 	// Handle is a line with a descriptor of the worker's own, which waits for one of
 	// the lines HandleAck and HandleNack.
 	Handle struct{ Kind string }
-	// User is anything that the program says itself (process.send).
+	// User is anything that the program says itself (process.send): the line that was
+	// parsed, which may be long, and not a copy.
 	User struct{ Value json.RawMessage }
 	// Internal is a message of Node that a master need not know.
 	Internal struct{ Cmd, Act string }
@@ -107,13 +108,13 @@ func Parse(line []byte) (Message, error) {
 	var m wire
 	if err := json.Unmarshal(line, &m); err != nil || m == nil {
 		if json.Valid(line) { // any JSON value is a message of a program
-			return User{bytes.Clone(line)}, nil
+			return User{line}, nil
 		}
 		return nil, fmt.Errorf("%w: %.60q", ErrBadLine, line)
 	}
 	switch cmd := m.text("cmd"); {
 	case len(cmd) <= len(prefix) || !strings.HasPrefix(cmd, prefix):
-		return User{bytes.Clone(line)}, nil
+		return User{line}, nil
 	case cmd == "NODE_CLUSTER":
 		return m.cluster()
 	case cmd == "NODE_HANDLE_ACK":

@@ -46,8 +46,10 @@ type Heard struct {
 	Messages []proto.Envelope // for the master
 	Answer   []byte           // a line for the worker, said at once; nil for none
 	Note     string           // what happened, one of the kinds; "" for nothing
-	Text     string           // of the note: a place, or what the program said, as JSON
+	Text     string           // of the note: a place, or what the program said, as JSON, its first 64 KiB
 }
+
+const maxText = 64 << 10
 
 // Hear translates a line of the worker, without its newline. Lines about connections
 // that were handed over mean nothing here. Error: ErrBadLine.
@@ -74,7 +76,7 @@ func (w *Worker) Hear(line []byte) (h Heard, err error) {
 		h.add(0, proto.Draining{Reason: "cluster.worker.disconnect()"})
 		h.Answer = Acknowledged(w.next(), m.Seq)
 	case User:
-		h.Note, h.Text = NoteMessage, string(m.Value)
+		h.Note, h.Text = NoteMessage, string(m.Value[:min(len(m.Value), maxText)])
 		if h.Text == `"ready"` {
 			h.add(0, proto.Ready{})
 		}
