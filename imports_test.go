@@ -109,7 +109,8 @@ var imports = map[string]rule{
 		why: "drives the built daemon from outside and puts load on it"},
 	"bench/soak/recorder": {project: []string{"worker"}, foreign: []string{unix},
 		why: "a worker that writes down what it is given: of ours the public package only"},
-	"bench/loadgen": {project: []string{"bench/load"}, why: "the command of bench/load"},
+	"bench/soak/hostile": {foreign: []string{unix}, why: "does to its channel what no worker should: of ours nothing"},
+	"bench/loadgen":      {project: []string{"bench/load"}, why: "the command of bench/load"},
 }
 
 // light are the packages that other people's programs link. Whatever they reach,

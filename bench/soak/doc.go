@@ -24,5 +24,16 @@
 // one that is stopped before it is killed even that is exact: whatever the master
 // then has a descriptor of must be answered by another.
 //
-// Exit codes: 0 all passed, 1 one failed, 2 the command line is wrong.
+// The scenarios reload-node-... to reload-go-activation run servers as somebody writes
+// them who does not know us: programs holds them, and testdata/activation one with a
+// module of its own, which is built when it is needed. Beside them pm2-reload shows what
+// pm2 loses, under the same load with the same Node server; it is fetched by npm where
+// it is not installed. Where a program is missing the scenario is skipped, with the reason.
+//
+// In node-hostile a worker (hostile) does one misdeed after the other to its channel. How
+// long the others' clients wait is compared with a quiet time, and with one in which a
+// process that has nothing to do with the master uses the processor as much: a worker
+// may compute as it likes. All three alternate. Latencies are judged in full only.
+//
+// Exit codes: 0 all passed or skipped, 1 one failed, 2 the command line is wrong.
 package main

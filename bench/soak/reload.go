@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/f72e338e/supervisord/internal/testkit"
@@ -73,6 +74,23 @@ func reloadRestart(t testkit.T, s scale, d *testkit.Daemon, address string, poli
 	d.WaitSettled()
 	sameFDs(t, d, open)
 	d.Stop()
+}
+
+// steadyFDs returns the descriptors of a master at rest. When a worker begins to listen
+// it looks at the socket, and has a descriptor more for that.
+func steadyFDs(t testkit.T, d *testkit.Daemon) []string {
+	t.Helper()
+	const enough = 10
+	var last []string
+	same := 0
+	testkit.Until(t, testkit.Patience, "a master that opens nothing", func() bool {
+		now := testkit.FDs(d.PID)
+		if same++; !slices.Equal(now, last) {
+			last, same = now, 0
+		}
+		return same == enough
+	})
+	return last
 }
 
 // sameFDs checks that the master has as many descriptors as before.

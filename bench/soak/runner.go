@@ -17,10 +17,12 @@ type runner struct {
 
 	mu     sync.Mutex
 	failed bool
+	missed string // why it was skipped
 }
 
-// runScenario runs a scenario with its clean-up, and reports whether it passed.
-func runScenario(name string, fn func(*runner)) bool {
+// runScenario runs a scenario with its clean-up, and returns what came of it: PASS,
+// FAIL or SKIP.
+func runScenario(name string, fn func(*runner)) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &runner{name: name, ctx: ctx}
 	r.part(func() { fn(r) })
@@ -31,7 +33,13 @@ func runScenario(name string, fn func(*runner)) bool {
 		r.cleanup = r.cleanup[:last]
 		r.part(f)
 	}
-	return !r.Failed()
+	switch {
+	case r.Failed():
+		return "FAIL"
+	case r.missed != "":
+		return "SKIP"
+	}
+	return "PASS"
 }
 
 // part runs something that Fatalf may end, in a goroutine of its own, as package
@@ -64,6 +72,12 @@ func (r *runner) Errorf(format string, args ...any) {
 
 func (r *runner) Fatalf(format string, args ...any) {
 	r.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (r *runner) Skipf(format string, args ...any) {
+	r.missed = fmt.Sprintf(format, args...)
+	r.Logf("skipped: %s", r.missed)
 	runtime.Goexit()
 }
 

@@ -16,9 +16,10 @@ type setup struct {
 	rest    string
 }
 
-// pool is one pool of reference workers.
+// pool is one pool, of reference workers if nothing else is said.
 type pool struct {
 	name     string
+	program  string // of the workers; "": the setup's
 	workers  int
 	args     []string // of the worker
 	round    int      // another number is another environment, so a changed pool
@@ -38,7 +39,7 @@ func (s setup) with(worker string) string {
 	}
 	for _, p := range s.pools {
 		fmt.Fprintf(&b, "[pool.%s]\ncommand = [\"%s\"]\nworkers = %d\nenv = { ROUND = \"%d\", GORACE = \"atexit_sleep_ms=0\" }\n", p.name,
-			strings.Join(append([]string{worker}, p.args...), `", "`), p.workers, p.round)
+			strings.Join(append([]string{cmp.Or(p.program, worker)}, p.args...), `", "`), p.workers, p.round)
 		if s.address != "" && !p.unbound {
 			b.WriteString("listeners = [\"web\"]\n")
 		}

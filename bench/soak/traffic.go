@@ -47,14 +47,19 @@ var amongOthers bool
 func startTraffic(t testkit.T, target string) *traffic {
 	t.Helper()
 	rate, kept := usualLoad()
+	return startLoad(t,
+		load.Group{Name: "new", Target: target, Rate: rate},
+		load.Group{Name: "kept", Target: target, Clients: kept, KeepAlive: true, Every: 100 * time.Millisecond})
+}
+
+// startLoad begins the load of these groups, and waits until it flows.
+func startLoad(t testkit.T, groups ...load.Group) *traffic {
+	t.Helper()
 	tr := &traffic{t: t, done: make(chan struct{}), pids: map[int]bool{}}
-	plan := load.Plan{
-		Duration: longest, Examples: 1_000_000, Progress: tr.progress, IgnoreDrops: amongOthers,
-		Groups: []load.Group{
-			{Name: "new", Target: target, Rate: rate, Check: tr.check},
-			{Name: "kept", Target: target, Clients: kept, KeepAlive: true, Every: 100 * time.Millisecond, Check: tr.check},
-		},
+	for i := range groups {
+		groups[i].Check = tr.check
 	}
+	plan := load.Plan{Duration: longest, Examples: 1_000_000, Progress: tr.progress, IgnoreDrops: amongOthers, Groups: groups}
 	ctx, cancel := context.WithCancel(t.Context())
 	tr.cancel = cancel
 	go func() { // ended by stop, or by the end of the scenario

@@ -16,6 +16,7 @@ type T interface {
 	Logf(format string, args ...any)
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any) // does not return
+	Skipf(format string, args ...any)  // does not return; for what the machine does not have
 	Failed() bool
 	Cleanup(func())           // run at the end, the last one first
 	Context() context.Context // ends before the first Cleanup runs

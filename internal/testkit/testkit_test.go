@@ -27,6 +27,7 @@ func (f *fake) Name() string              { return "fake" }
 func (f *fake) Logf(s string, a ...any)   { fmt.Fprintf(&f.text, s+"\n", a...) }
 func (f *fake) Errorf(s string, a ...any) { f.failed = true; f.Logf(s, a...) }
 func (f *fake) Fatalf(s string, a ...any) { f.Errorf(s, a...); runtime.Goexit() }
+func (f *fake) Skipf(s string, a ...any)  { f.Logf(s, a...); runtime.Goexit() }
 func (f *fake) Failed() bool              { return f.failed }
 func (f *fake) Cleanup(fn func())         { f.cleanup = append(f.cleanup, fn) }
 func (f *fake) Context() context.Context  { return context.Background() }
