@@ -22,6 +22,7 @@ type heir struct {
 	p      *process
 	events []core.Event // what is to be told of it
 	gone   bool         // it has no process
+	again  *core.Spawn  // it never had one: nothing is known against it
 	attend func()       // begins to hear it; nil when there is nobody to hear
 }
 
@@ -31,9 +32,22 @@ func (h heir) tell(m *Master) {
 		h.p.close()
 		delete(m.workers, h.p.id)
 	}
+	if h.again != nil {
+		m.respawn(*h.again, h.p.early)
+	}
 	for _, ev := range h.events {
 		m.step(ev)
 	}
+}
+
+// respawn starts a worker that the earlier master had not come to start. What was said
+// to it meanwhile is the first that it hears.
+func (m *Master) respawn(a core.Spawn, early []core.Send) {
+	m.spawn(a)
+	for _, s := range early {
+		m.send(s)
+	}
+	m.run()
 }
 
 // resumeWorker takes a worker over: the process, and what it speaks over.
@@ -44,12 +58,18 @@ func (m *Master) resumeWorker(l *legacy, w core.Worker) heir {
 	pr, err := m.resumeProcess(l, w)
 	if err != nil || r == nil {
 		h.gone = true
-		if w.State == core.Forking && w.PID == 0 {
-			h.events = append(h.events, core.SpawnFailed{Worker: w.ID, Cause: "the master died while it was started"})
-		} else {
-			m.log.Warn("worker not found again", "worker", w.ID, "pid", w.PID, "err", err)
-			h.events = append(h.events, core.Exited{Worker: w.ID})
+		if w.State == core.Forking && r != nil {
+			p, _ := m.core.Pool(w.Pool)
+			for _, g := range p.Gens {
+				if g.Number == w.Gen {
+					h.p.unborn = true
+					h.again = &core.Spawn{Worker: w.ID, Pool: w.Pool, Slot: w.Slot, Gen: w.Gen, Launch: g.Spec.Launch, Linked: w.Linked, Handles: w.Holds}
+				}
+			}
+			return h
 		}
+		m.log.Warn("worker not found again", "worker", w.ID, "pid", w.PID, "err", err)
+		h.events = append(h.events, core.Exited{Worker: w.ID})
 		return h
 	}
 	h.p.proc = pr

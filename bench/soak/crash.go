@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"syscall"
 	"time"
 
@@ -12,102 +13,190 @@ import (
 	"github.com/f72e338e/supervisord/internal/testkit"
 )
 
-// killMaster kills the master again and again under load: the workers stay, the next
-// master knows them, and a reload works.
+// crashes is a daemon whose master is killed again and again.
+type crashes struct {
+	t      testkit.T
+	d      *testkit.Daemon
+	name   string // of what is tried, for messages
+	cfg    setup
+	policy string
+	done   int // kills
+	took   time.Duration
+}
+
+// killMaster kills the master under load and every policy: the workers stay, the next
+// master knows them and their connections, and a reload works.
 func killMaster(t testkit.T, s scale) {
 	for _, policy := range proto.Policies {
-		killMasterOf(t, s, policy, pool{name: "web", workers: 2, settings: oneUptime})
+		c := newCrashes(t, policy, setup{policy: policy, pools: []pool{{name: "web", workers: 2, settings: oneUptime}}})
+		c.run(s, true)
 	}
 }
 
-func killMasterOf(t testkit.T, s scale, policy string, p pool) {
-	address := testkit.Address(t)
-	cfg := setup{address: address, policy: policy, pools: []pool{p}}
-	d := testkit.New(t)
-	d.Keeper = true
-	d.Configure(cfg.toml(t))
-	d.Start()
-	before := testkit.PIDs(d.WaitSettled(), "web")
-	tr := startTraffic(t, address)
-	var slowest time.Duration
+// killMasterNode is the same for Node workers, which say nothing twice.
+func killMasterNode(t testkit.T, s scale) {
+	node := search(t, "node")
+	for _, policy := range []string{"shared", "round_robin", "least_connections", "source_hash"} {
+		c := newCrashes(t, "node, "+policy, setup{policy: policy})
+		c.cfg.pools = []pool{nodePool(t, c.d, node, c.cfg.address)}
+		c.run(s, false)
+	}
+}
+
+// killMasterSystemd is the same for workers that know LISTEN_FDS and nothing of us.
+func killMasterSystemd(t testkit.T, s scale) {
+	python := search(t, "/usr/bin/python3", "python3")
+	c := newCrashes(t, "asyncio", setup{policy: "shared"})
+	c.cfg.pools = []pool{{name: "web", workers: 2, program: python, args: []string{unpack(t, c.d, "server.py")}, settings: `protocol = "systemd"`}}
+	c.run(s, false)
+}
+
+func newCrashes(t testkit.T, name string, cfg setup) *crashes {
+	t.Helper()
+	c := &crashes{t: t, d: testkit.New(t), name: name, cfg: cfg, policy: cfg.policy}
+	c.cfg.address = testkit.Address(t)
+	c.d.Keeper = true
+	return c
+}
+
+func (c *crashes) configure() {
+	program := testkit.Program(c.t, "cmd/worker")
+	c.d.Configure(c.cfg.with(program))
+}
+
+// run kills the master many times under the usual load, with connections that are kept,
+// or one of clients that open a connection for each request.
+func (c *crashes) run(s scale, kept bool) {
+	t := c.t
+	c.configure()
+	c.d.Start()
+	before := testkit.PIDs(c.d.WaitSettled(), "web")
+	var tr *traffic
+	if kept {
+		tr = startTraffic(t, c.cfg.address)
+	} else {
+		tr = startClients(t, c.cfg.address, pick(s, 8, 32))
+	}
 	times := pick(s, 3, 20)
-	for i := range times {
-		took := crash(t, d, i+1)
-		slowest = max(slowest, took)
-		if now := testkit.PIDs(d.Status(), "web"); !maps.Equal(now, before) {
-			t.Errorf("%s: after crash %d the workers are %v, and were %v", policy, i+1, now, before)
+	for range times {
+		c.kill()
+		if now := testkit.PIDs(c.d.Status(), "web"); !maps.Equal(now, before) {
+			t.Errorf("%s: after crash %d the workers are %v, and were %v", c.name, c.done, now, before)
 		}
-		countsAreRight(t, d, policy)
+		c.countsAreRight(kept)
 		tr.goOn(200 * time.Millisecond)
 	}
-	cfg.pools[0].round++
-	d.Configure(cfg.toml(t))
-	d.Must("reload")
-	after := testkit.PIDs(d.WaitSettled(), "web")
+	c.cfg.pools[0].round++
+	c.configure()
+	c.d.Must("reload")
+	after := testkit.PIDs(c.d.WaitSettled(), "web")
 	for slot, pid := range after {
 		if pid == before[slot] {
-			t.Errorf("%s: after the reload slot %d still has process %d", policy, slot, pid)
+			t.Errorf("%s: after the reload slot %d still has process %d", c.name, slot, pid)
 		}
 	}
 	tr.answeredBy(after)
-	lost := judgeCrashes(t, tr.stop(), policy, times)
-	t.Logf("%s: %d crashes of the master, %d connections lost; the next one answered after %v at most", policy, times, lost, slowest.Round(time.Millisecond))
-	d.Stop()
+	c.judge(tr.stop(), times)
+	c.d.Stop()
 }
 
-// crash kills the master, and waits for the next one to be complete.
-func crash(t testkit.T, d *testkit.Daemon, recoveries int) time.Duration {
-	t.Helper()
-	pid := d.Status().Master.PID
+// killMasterRollout kills the master while it replaces workers: the next one goes on.
+func killMasterRollout(t testkit.T, s scale) {
+	for _, policy := range []string{"shared", "round_robin", "reuse_port"} {
+		c := newCrashes(t, "roll-out, "+policy, setup{policy: policy, pools: []pool{{name: "web", workers: 4, settings: oneUptime}}})
+		c.configure()
+		c.d.Start()
+		c.d.WaitSettled()
+		tr := startTraffic(t, c.cfg.address)
+		times, reverted := pick(s, 4, 20), 0
+		for i := range times {
+			before := c.d.WaitSettled().Pools[0].Generation
+			c.d.Must("restart", "--no-wait")
+			tr.goOn(time.Duration(i%8) * 5 * time.Millisecond) // early and late in the roll-out
+			c.kill()
+			s := c.d.WaitSettled()
+			if s.Pools[0].Generation == before {
+				reverted++
+			}
+			for _, w := range s.Pools[0].Workers {
+				if w.PID != nil && w.State == "ready" && w.Generation != s.Pools[0].Generation {
+					t.Errorf("%s: after crash %d slot %d has generation %d, the pool %d: neither finished nor reverted", c.name, c.done, w.Slot, w.Generation, s.Pools[0].Generation)
+				}
+			}
+			tr.answeredBy(testkit.PIDs(s, "web"))
+		}
+		c.judge(tr.stop(), times)
+		t.Logf("%s: %d of %d were reverted", c.name, reverted, times)
+		for line := range strings.Lines(c.d.Log()) { // why
+			if strings.Contains(line, "rollout failed") || strings.Contains(line, "worker not") {
+				t.Logf("%s", line)
+			}
+		}
+		c.d.Stop()
+	}
+}
+
+// kill kills the master, and waits for the next one to be complete.
+func (c *crashes) kill() {
+	c.t.Helper()
+	pid := c.d.Status().Master.PID
 	begun := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatalf("kill -9 %d: %v", pid, err)
+		c.t.Fatalf("kill -9 %d: %v", pid, err)
 	}
-	d.Await("the next master", func(s api.Status) bool {
-		return s.Master.PID != pid && s.Master.State == "running" && s.Master.Recoveries == recoveries && s.Pools[0].Ready == s.Pools[0].Desired
+	c.done++
+	c.d.Await("the next master", func(s api.Status) bool {
+		return s.Master.PID != pid && s.Master.State == "running" && s.Master.Recoveries == c.done && s.Pools[0].Ready >= s.Pools[0].Desired
 	})
-	return time.Since(begun)
+	c.took = max(c.took, time.Since(begun))
 }
 
 // countsAreRight checks that the next master knows within a second how many connections
 // there are. Those of the load that are kept are known; the others come and go.
-func countsAreRight(t testkit.T, d *testkit.Daemon, policy string) {
-	t.Helper()
-	_, kept := usualLoad()
+func (c *crashes) countsAreRight(kept bool) {
+	c.t.Helper()
+	least, most := int64(0), int64(40)
+	if kept {
+		_, n := usualLoad()
+		least, most = int64(n), int64(n)+20
+	}
 	last := int64(-1)
-	if !testkit.Eventually(t, time.Second, func() bool {
+	if !testkit.Eventually(c.t, time.Second, func() bool {
 		last = 0
-		for _, w := range d.Status().Pools[0].Workers {
+		for _, w := range c.d.Status().Pools[0].Workers {
 			if w.Connections == nil {
 				last = -1
 				return false
 			}
 			last += *w.Connections
 		}
-		return last >= int64(kept) && last <= int64(kept)+20
+		return last >= least && last <= most
 	}) {
-		t.Errorf("%s: %d connections by the status, %d are kept open", policy, last, kept)
+		c.t.Errorf("%s: %d connections by the status, %d to %d are open", c.name, last, least, most)
 	}
 }
 
-// judgeCrashes: where the master is in the path of a connection it may take along, at
-// each crash, one that it had accepted and not handed over.
-func judgeCrashes(t testkit.T, res load.Result, policy string, times int) (lost int) {
-	t.Helper()
-	if !proto.IsDispatched(policy) {
-		times = 0
+// judge: where the master is in the path of a connection it may take along, at each
+// crash, one that it had accepted and not handed over.
+func (c *crashes) judge(res load.Result, times int) {
+	c.t.Helper()
+	allowed := times
+	if !proto.IsDispatched(c.policy) {
+		allowed = 0
 	}
+	lost := 0
 	for _, e := range res.Examples {
-		if times == 0 || e.Reused || e.Kind != load.Reset && e.Kind != load.EOFBeforeAnswer {
-			t.Errorf("%s: lost: %v", policy, e)
+		if allowed == 0 || e.Reused || e.Kind != load.Reset && e.Kind != load.EOFBeforeAnswer {
+			c.t.Errorf("%s: lost: %v", c.name, e)
 		}
 		lost++
 	}
-	if lost > times {
-		t.Errorf("%s: %d connections lost in %d crashes", policy, lost, times)
+	if lost > allowed {
+		c.t.Errorf("%s: %d connections lost in %d crashes", c.name, lost, times)
 	}
-	if lost == 0 && res.Err() != nil {
-		t.Errorf("%s: %v", policy, fmt.Sprintf("%.2000s", res.Err()))
+	if err := res.Err(); lost == 0 && err != nil {
+		c.t.Errorf("%s: %s", c.name, fmt.Sprintf("%.2000s", err))
 	}
-	return lost
+	c.t.Logf("%s: %d crashes of the master in %d requests, %d lost; the next one was complete after %v at most", c.name, times, res.Begun, lost,
+		c.took.Round(time.Millisecond))
 }
