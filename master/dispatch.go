@@ -63,13 +63,14 @@ func (m *Master) channelFor(worker proto.WorkerID, handle proto.HandleID) ([]*fd
 		return nil, err
 	}
 	w, _ := m.core.Worker(worker)
-	if err := m.dispatcher.Join(uint64(handle), dispatch.Member{Worker: uint64(worker), Slot: w.Slot, Limit: m.maxConnections(w),
+	p := m.newPart(handle, worker)
+	if err := m.dispatcher.Join(uint64(handle), dispatch.Member{Worker: uint64(worker), Slot: w.Slot, Part: p.number, Limit: m.maxConnections(w),
 		Channel: end, Far: copied, Page: ours, Admitted: isServing(w)}); err != nil {
 		_ = theirs.Close()
 		_ = page.Close()
 		return nil, err
 	}
-	m.keepPart(handle, worker)
+	m.keepPart(p)
 	return []*fdpass.File{theirs, page}, nil
 }
 
@@ -112,7 +113,7 @@ func (m *Master) needDispatcher() error {
 	if m.dispatcher != nil {
 		return nil
 	}
-	d, err := dispatch.New(dispatch.Options{Scheduling: "batch", Report: m.dispatchReport, Stranded: m.stranded})
+	d, err := dispatch.New(dispatch.Options{Scheduling: "batch", Report: m.dispatchReport, Stranded: m.stranded, Left: m.partLeft})
 	if err != nil {
 		return err
 	}

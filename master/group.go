@@ -168,7 +168,7 @@ func (g *group) send(worker proto.WorkerID, members []int, body proto.Message, d
 		}
 		g.members[worker] = ms
 		if ms.page != nil {
-			g.m.store.put(partName(g.id, worker, countName), lendFile(ms.page))
+			g.m.store.put(countName(g.id, worker), lendFile(ms.page))
 		}
 		g.m.call(func() { g.m.note(memberKey(g.id, worker), memberPiece{g.id, worker, ms.member}) })
 	}
@@ -238,7 +238,7 @@ func (g *group) rest(worker proto.WorkerID) {
 func (g *group) withdraw(worker proto.WorkerID) {
 	g.rest(worker)
 	if ms := g.members[worker]; ms != nil {
-		g.m.store.drop(partName(g.id, worker, countName))
+		g.m.store.drop(countName(g.id, worker))
 		_ = ms.page.Close()
 		delete(g.members, worker)
 	}

@@ -141,10 +141,6 @@ func (m *Master) send(a core.Send) {
 		m.block(a.Handle)
 	}
 	p := m.workers[a.Worker]
-	if p != nil && p.unborn {
-		p.early = append(p.early, a)
-		return
-	}
 	if _, ok := a.Envelope.Body.(proto.Count); ok && p != nil && !p.tellsCounts() {
 		m.askSurvey(a.Worker, a.Envelope.ID)
 		return

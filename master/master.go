@@ -69,6 +69,8 @@ type Master struct {
 	table     *record.Table
 	notes     map[string][]byte // to be written to it, see note
 	noted     map[uint64]bool   // launches that are in it
+	parts     uint64            // that were numbered
+	kept      map[uint64]part   // by number
 	unwritten bool              // it could not be written
 	sockets   map[proto.HandleID]*listening
 	settleAt  core.Time        // see settle; 0 = not
@@ -124,7 +126,7 @@ func New(opts Options) (*Master, error) {
 		core: core.New(1, rand.Uint64()), sockets: map[proto.HandleID]*listening{}, workers: map[proto.WorkerID]*process{},
 		tag: rand.Uint64(), tails: newTails(), replies: map[core.OpID]func(core.Result){}, nextOp: 1,
 		spawning: make(chan struct{}, max(2, runtime.NumCPU())), hangups: make(chan struct{}, 1),
-		notes: map[string][]byte{}, noted: map[uint64]bool{},
+		notes: map[string][]byte{}, noted: map[uint64]bool{}, kept: map[uint64]part{},
 	}
 	m.log = newLogger(opts, m.logged)
 	m.launches.init()

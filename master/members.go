@@ -105,7 +105,7 @@ func (m *Master) withdraw(worker proto.WorkerID, handle proto.HandleID) {
 	if entry.dispatched || entry.passes {
 		m.dispatcher.Leave(uint64(handle), uint64(worker))
 	}
-	m.dropPart(handle, worker)
+	m.dropCount(handle, worker)
 }
 
 // What a steered group counts drifts: a connection that is picked for a member and

@@ -136,17 +136,48 @@ func (m *Master) forgetLaunch(id uint64) {
 	m.launches.forget(id)
 }
 
-// keepPart keeps the files of a worker's part in a dispatched handle.
-func (m *Master) keepPart(h proto.HandleID, w proto.WorkerID) {
+// dropWorker ends keeping what is a worker's, but for its parts.
+func (m *Master) dropWorker(id proto.WorkerID) {
+	m.store.dropAll(linkName(id), nodeName(id), nodePageName(id), notifyName(id), outputName(id), pidName(id))
+	for h := range m.sockets {
+		m.dropCount(h, id)
+	}
+	m.note(nodeKey(id), nil)
+}
+
+// dropCount ends keeping the page of a worker that has a socket of its own.
+func (m *Master) dropCount(h proto.HandleID, w proto.WorkerID) {
+	m.store.drop(countName(h, w))
+	m.note(memberKey(h, w), nil)
+}
+
+// part is a worker's part in a dispatched handle. Its files are kept until the dispatcher
+// has taken back what the worker had not read, which may be after the worker's end.
+type part struct {
+	handle proto.HandleID
+	worker proto.WorkerID
+	number uint64
+}
+
+var partFiles = [...]string{"channel", "far", "page"}
+
+// newPart numbers a part.
+func (m *Master) newPart(h proto.HandleID, w proto.WorkerID) part {
+	m.parts++
+	return part{h, w, m.core.Master().Epoch<<32 + m.parts}
+}
+
+func (m *Master) keepPart(p part) {
+	m.kept[p.number] = p
 	for i, what := range partFiles {
-		m.store.put(partName(h, w, what), m.lendPart(h, w, i))
+		m.store.put(partName(p, what), m.lendPart(p, i))
 	}
 }
 
 // lendPart lends one of partFiles.
-func (m *Master) lendPart(h proto.HandleID, w proto.WorkerID, i int) lender {
+func (m *Master) lendPart(p part, i int) lender {
 	return func(use func(fd int)) {
-		m.dispatcher.Lend(uint64(h), uint64(w), func(channel, far, page int) {
+		m.dispatcher.Lend(uint64(p.handle), p.number, func(channel, far, page int) {
 			if fd := [...]int{channel, far, page}[i]; fd >= 0 {
 				use(fd)
 			}
@@ -154,24 +185,14 @@ func (m *Master) lendPart(h proto.HandleID, w proto.WorkerID, i int) lender {
 	}
 }
 
-var partFiles = [...]string{"channel", "far", "page"}
-
-// dropWorker ends keeping what is a worker's.
-func (m *Master) dropWorker(id proto.WorkerID) {
-	m.store.dropAll(linkName(id), nodeName(id), nodePageName(id), notifyName(id), outputName(id), pidName(id))
-	for h := range m.sockets {
-		m.dropPart(h, id)
-	}
-	m.note(nodeKey(id), nil)
+// partLeft is called on the dispatcher's thread.
+func (m *Master) partLeft(handle, number uint64) {
+	go m.call(func() {
+		if p, ok := m.kept[number]; ok {
+			delete(m.kept, number)
+			for _, what := range partFiles {
+				m.store.drop(partName(p, what))
+			}
+		}
+	})
 }
-
-// dropPart ends keeping a worker's part in a handle.
-func (m *Master) dropPart(h proto.HandleID, w proto.WorkerID) {
-	for _, what := range append([]string{countName}, partFiles[:]...) {
-		m.store.drop(partName(h, w, what))
-	}
-	m.note(memberKey(h, w), nil)
-}
-
-// countName is the page of a worker that has a socket of its own.
-const countName = "count"

@@ -128,7 +128,7 @@ func (m *Master) relisten(a core.Relisten) {
 func (m *Master) release(id proto.HandleID) {
 	entry := m.sockets[id]
 	delete(m.sockets, id)
-	m.store.dropAll(handleName(id), keptName("member", id), keptName("part", id))
+	m.store.dropAll(handleName(id), keptName("member", id), keptName("part", id), keptName("count", id))
 	m.noteSocket(id)
 	if entry.dispatched || entry.passes {
 		m.dispatcher.Remove(uint64(id))

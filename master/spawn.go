@@ -20,8 +20,6 @@ type process struct {
 	node *nodeLink     // nil but for a worker of Node's protocol
 
 	notify *notifyLink   // nil but for a worker of systemd's
-	early  []core.Send   // said before there was a process, see respawn
-	unborn bool          // there is none yet
 	gone   chan struct{} // closed when it has ended
 }
 

@@ -27,18 +27,19 @@ func keptName(parts ...any) string {
 	return keptPrefix + strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintln(parts...), " ", "."), "\n")
 }
 
-func linkName(id proto.WorkerID) string          { return keptName("link", id) }
-func nodeName(id proto.WorkerID) string          { return keptName("node", id) }
-func notifyName(id proto.WorkerID) string        { return keptName("notify", id) }
-func outputName(id proto.WorkerID) string        { return keptName("output", id) }
-func pidName(id proto.WorkerID) string           { return keptName("pid", id) }
-func nodePageName(id proto.WorkerID) string      { return keptName("nodepage", id) }
-func handleName(id proto.HandleID) string        { return keptName("handle", id) }
-func memberName(id proto.HandleID, n int) string { return keptName("member", id, n) }
-func programName(launch uint64) string           { return keptName("program", launch) }
-func directoryName(launch uint64) string         { return keptName("directory", launch) }
-func partName(h proto.HandleID, w proto.WorkerID, what string) string {
-	return keptName("part", h, w, what)
+func linkName(id proto.WorkerID) string                   { return keptName("link", id) }
+func nodeName(id proto.WorkerID) string                   { return keptName("node", id) }
+func notifyName(id proto.WorkerID) string                 { return keptName("notify", id) }
+func outputName(id proto.WorkerID) string                 { return keptName("output", id) }
+func pidName(id proto.WorkerID) string                    { return keptName("pid", id) }
+func nodePageName(id proto.WorkerID) string               { return keptName("nodepage", id) }
+func handleName(id proto.HandleID) string                 { return keptName("handle", id) }
+func memberName(id proto.HandleID, n int) string          { return keptName("member", id, n) }
+func programName(launch uint64) string                    { return keptName("program", launch) }
+func directoryName(launch uint64) string                  { return keptName("directory", launch) }
+func countName(h proto.HandleID, w proto.WorkerID) string { return keptName("count", h, w) }
+func partName(p part, what string) string {
+	return keptName("part", p.handle, p.worker, p.number, what)
 }
 
 const (

@@ -1,8 +1,11 @@
 package master
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -77,38 +80,62 @@ func (m *Master) resumeDispatch(l *legacy, h core.Handle) {
 		}
 		m.dispatcher.Add(uint64(h.ID), dispatch.LeastConnections)
 	}
+	m.resumeParts(l, h.ID)
 	for _, w := range l.state.Workers {
-		m.resumePart(l, h.ID, w)
+		if p := m.workers[w.ID]; p != nil && p.node != nil && piece.Dispatched && slices.Contains(w.Holds, h.ID) {
+			m.joinNode(w.ID, h.ID)
+		}
 	}
 }
 
-// resumePart takes over a worker's part in a dispatched handle.
-func (m *Master) resumePart(l *legacy, h proto.HandleID, w core.Worker) {
-	if p := m.workers[w.ID]; p != nil && p.node != nil {
-		for _, id := range w.Holds {
-			if id == h && m.sockets[h].dispatched {
-				m.joinNode(w.ID, h)
-			}
+// resumeParts takes over the workers' parts in a dispatched handle. Of a part that its
+// worker had given back, or whose worker had ended, what was not read is taken back now.
+func (m *Master) resumeParts(l *legacy, h proto.HandleID) {
+	parts := l.partsOf(h)
+	for i, p := range parts {
+		w, ok := m.core.Worker(p.worker)
+		last := i+1 == len(parts) || parts[i+1].worker != p.worker
+		var files [len(partFiles)]*fdpass.File
+		for i, what := range partFiles {
+			files[i] = l.files.take(partName(p, what))
 		}
-		return
+		if files[0] == nil || files[1] == nil || m.dispatcher == nil {
+			fdpass.CloseAll(files[:])
+			continue
+		}
+		stays := ok && last && slices.Contains(w.Holds, h)
+		err := m.dispatcher.Join(uint64(h), dispatch.Member{Worker: uint64(p.worker), Slot: w.Slot, Part: p.number, Limit: m.maxConnections(w),
+			Channel: files[0], Far: files[1], Page: files[2], Admitted: stays && isServing(w)})
+		if err != nil {
+			m.log.Error("worker not offered connections", "worker", p.worker, "handle", h, "err", err)
+			continue
+		}
+		m.kept[p.number] = p
+		for i, what := range partFiles {
+			m.store.resume(partName(p, what), m.lendPart(p, i))
+		}
+		if !stays {
+			m.dispatcher.Leave(uint64(h), uint64(p.worker))
+		}
 	}
-	var files [3]*fdpass.File
-	for i, what := range partFiles {
-		files[i] = l.files.take(partName(h, w.ID, what))
+}
+
+// partsOf returns the parts in a handle that were kept, by worker, and the oldest first.
+func (l *legacy) partsOf(h proto.HandleID) (list []part) {
+	for name := range l.files {
+		p := part{handle: h}
+		text, ok := strings.CutPrefix(name, keptName("part", h)+".")
+		if !ok || !strings.HasSuffix(text, "."+partFiles[0]) {
+			continue
+		}
+		if n, err := fmt.Sscanf(text, "%d.%d.", &p.worker, &p.number); err == nil && n == 2 {
+			list = append(list, p)
+		}
 	}
-	if files[0] == nil || files[1] == nil || m.dispatcher == nil {
-		fdpass.CloseAll(files[:])
-		return
-	}
-	err := m.dispatcher.Join(uint64(h), dispatch.Member{Worker: uint64(w.ID), Slot: w.Slot, Limit: m.maxConnections(w),
-		Channel: files[0], Far: files[1], Page: files[2], Admitted: isServing(w)})
-	if err != nil {
-		m.log.Error("worker not offered connections", "worker", w.ID, "handle", h, "err", err)
-		return
-	}
-	for i, what := range partFiles {
-		m.store.resume(partName(h, w.ID, what), m.lendPart(h, w.ID, i))
-	}
+	slices.SortFunc(list, func(a, b part) int {
+		return cmp.Or(cmp.Compare(a.worker, b.worker), cmp.Compare(a.number, b.number))
+	})
+	return list
 }
 
 // resumeGroup takes over the sockets of a handle that has one for each slot.
@@ -128,10 +155,10 @@ func (m *Master) resumeGroup(l *legacy, h core.Handle, entry *listening) {
 		if data := l.pieces[memberKey(h.ID, w.ID)]; data == nil || json.Unmarshal(data, &piece) != nil {
 			continue
 		}
-		page := l.files.take(partName(h.ID, w.ID, countName))
+		page := l.files.take(countName(h.ID, w.ID))
 		parts[w.ID] = &membership{member: piece.Member, page: page}
 		if page != nil {
-			m.store.resume(partName(h.ID, w.ID, countName), lendFile(page))
+			m.store.resume(countName(h.ID, w.ID), lendFile(page))
 		}
 	}
 	g, err := m.groupOf(h.ID)

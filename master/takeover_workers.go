@@ -22,7 +22,6 @@ type heir struct {
 	p      *process
 	events []core.Event // what is to be told of it
 	gone   bool         // it has no process
-	again  *core.Spawn  // it never had one: nothing is known against it
 	attend func()       // begins to hear it; nil when there is nobody to hear
 }
 
@@ -32,22 +31,9 @@ func (h heir) tell(m *Master) {
 		h.p.close()
 		delete(m.workers, h.p.id)
 	}
-	if h.again != nil {
-		m.respawn(*h.again, h.p.early)
-	}
 	for _, ev := range h.events {
 		m.step(ev)
 	}
-}
-
-// respawn starts a worker that the earlier master had not come to start. What was said
-// to it meanwhile is the first that it hears.
-func (m *Master) respawn(a core.Spawn, early []core.Send) {
-	m.spawn(a)
-	for _, s := range early {
-		m.send(s)
-	}
-	m.run()
 }
 
 // resumeWorker takes a worker over: the process, and what it speaks over.
@@ -59,17 +45,21 @@ func (m *Master) resumeWorker(l *legacy, w core.Worker) heir {
 	if err != nil || r == nil {
 		h.gone = true
 		if w.State == core.Forking && r != nil {
-			p, _ := m.core.Pool(w.Pool)
-			for _, g := range p.Gens {
-				if g.Number == w.Gen {
-					h.p.unborn = true
-					h.again = &core.Spawn{Worker: w.ID, Pool: w.Pool, Slot: w.Slot, Gen: w.Gen, Launch: g.Spec.Launch, Linked: w.Linked, Handles: w.Holds}
-				}
-			}
+			h.events = append(h.events, core.StartLost{Worker: w.ID})
 			return h
 		}
 		m.log.Warn("worker not found again", "worker", w.ID, "pid", w.PID, "err", err)
 		h.events = append(h.events, core.Exited{Worker: w.ID})
+		return h
+	}
+	if (w.State == core.Starting || w.State == core.Forking) && r.pool.Protocol == core.ProtocolNode {
+		// It says nothing twice, and what the dead master had read of it may be lost.
+		m.log.Info("worker started again: it was starting when the master died", "worker", w.ID, "pid", pr.PID())
+		_ = pr.KillTree()
+		_, _ = pr.Wait()
+		_ = pr.Close()
+		h.gone = true
+		h.events = append(h.events, core.StartLost{Worker: w.ID})
 		return h
 	}
 	h.p.proc = pr

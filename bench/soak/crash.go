@@ -102,17 +102,36 @@ func (c *crashes) run(s scale, kept bool) {
 
 // killMasterRollout kills the master while it replaces workers: the next one goes on.
 func killMasterRollout(t testkit.T, s scale) {
-	for _, policy := range []string{"shared", "round_robin", "reuse_port"} {
-		c := newCrashes(t, "roll-out, "+policy, setup{policy: policy, pools: []pool{{name: "web", workers: 4, settings: oneUptime}}})
+	for _, kind := range []string{"shared", "round_robin", "reuse_port", "node", "systemd"} {
+		policy := kind
+		if kind == "node" || kind == "systemd" {
+			policy = map[string]string{"node": "round_robin", "systemd": "shared"}[kind]
+		}
+		c := newCrashes(t, "roll-out, "+kind, setup{policy: policy, pools: []pool{{name: "web", workers: 4, settings: oneUptime}}})
+		switch kind {
+		case "node":
+			c.cfg.pools = []pool{nodePool(t, c.d, search(t, "node"), c.cfg.address)}
+		case "systemd":
+			c.cfg.pools = []pool{{name: "web", workers: 2, program: search(t, "/usr/bin/python3", "python3"), args: []string{unpack(t, c.d, "server.py")}, settings: `protocol = "systemd"`}}
+		}
 		c.configure()
 		c.d.Start()
 		c.d.WaitSettled()
-		tr := startTraffic(t, c.cfg.address)
+		var tr *traffic
+		if c.cfg.pools[0].program == "" {
+			tr = startTraffic(t, c.cfg.address)
+		} else {
+			tr = startClients(t, c.cfg.address, pick(s, 8, 32))
+		}
 		times, reverted := pick(s, 4, 20), 0
 		for i := range times {
 			before := c.d.WaitSettled().Pools[0].Generation
 			c.d.Must("restart", "--no-wait")
-			tr.goOn(time.Duration(i%8) * 5 * time.Millisecond) // early and late in the roll-out
+			pause := 5 * time.Millisecond // early and late in the roll-out
+			if c.cfg.pools[0].program != "" {
+				pause *= 10 // these take longer to start
+			}
+			tr.goOn(time.Duration(i%8) * pause)
 			c.kill()
 			s := c.d.WaitSettled()
 			if s.Pools[0].Generation == before {
@@ -128,7 +147,7 @@ func killMasterRollout(t testkit.T, s scale) {
 		c.judge(tr.stop(), times)
 		t.Logf("%s: %d of %d were reverted", c.name, reverted, times)
 		for line := range strings.Lines(c.d.Log()) { // why
-			if strings.Contains(line, "rollout failed") || strings.Contains(line, "worker not") {
+			if strings.Contains(line, "rollout failed") || strings.Contains(line, "worker not") || strings.Contains(line, "started again: it") {
 				t.Logf("%s", line)
 			}
 		}

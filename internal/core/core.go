@@ -106,6 +106,10 @@ func (c *Core) Step(now Time, ev Event) []Action {
 		// Deadlines that are due are met below, whatever the event was.
 	case TookOver:
 		c.tookOver(ev)
+	case StartLost:
+		if w := c.workers[ev.Worker]; w != nil {
+			c.startLost(w)
+		}
 	case Configured:
 		c.configured(ev)
 	case ScaleAsked:

@@ -47,6 +47,10 @@ type (
 		Epoch uint64
 		Why   string // what became of the one before
 	}
+	// StartLost means that a worker which was being started is to be started again: its
+	// process does not exist, or is gone by now, and it was the old master's end that
+	// kept it from becoming ready. It follows TookOver.
+	StartLost struct{ Worker proto.WorkerID }
 	// Tick means that NextDeadline has come.
 	Tick struct{}
 )
@@ -160,6 +164,7 @@ func (ScaleAsked) event()  {}
 func (StopAsked) event()   {}
 func (CountsAsked) event() {}
 func (TookOver) event()    {}
+func (StartLost) event()   {}
 func (Tick) event()        {}
 func (Spawned) event()     {}
 func (SpawnFailed) event() {}

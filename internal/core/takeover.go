@@ -141,3 +141,31 @@ func (c *Core) awaitAskers(h *Handle) bool {
 	c.linger(h, left, nil)
 	return true
 }
+
+// startLost starts a worker again, as if nothing had been: it is no failure of its own.
+func (c *Core) startLost(w *Worker) {
+	if w.State != Forking && w.State != Starting {
+		return
+	}
+	for _, id := range slices.Clone(w.Holds) {
+		h := c.handles[id]
+		c.unhold(w, h)
+		if !c.awaitAskers(h) {
+			c.unheld(h, w)
+		}
+	}
+	for _, id := range slices.Clone(w.Waits) {
+		c.stopWaiting(w, c.handles[id])
+	}
+	c.answered(w)
+	*w = Worker{ID: w.ID, Pool: w.Pool, Slot: w.Slot, Gen: w.Gen, State: Forking, Attached: w.Attached, Linked: w.Linked,
+		Begun: c.now, EndWish: w.EndWish, Cause: w.Cause}
+	c.touch(workerRef(w))
+	if w.EndWish || c.m.Stopping {
+		c.life(w, evSpawnFailed, input{cause: "the master died while it was started"})
+		return
+	}
+	g := c.pools[w.Pool].generation(w.Gen)
+	c.endow(w, g)
+	c.do(Spawn{Worker: w.ID, Pool: w.Pool, Slot: w.Slot, Gen: w.Gen, Launch: g.Spec.Launch, Linked: w.Linked, Handles: slices.Clone(w.Holds)})
+}

@@ -80,8 +80,11 @@ func (m *mortal) next() {
 		return
 	}
 	for _, w := range m.c.State().Workers {
-		if w.State == Forking && m.peers[w.ID] == nil {
+		if w.State == Forking && m.peers[w.ID] == nil && rapid.Bool().Draw(m.t, "given up") {
 			m.step(SpawnFailed{Worker: w.ID, Cause: "the master died"})
+		} else if w.State == Forking && m.peers[w.ID] == nil || w.State == Starting && rapid.Bool().Draw(m.t, "lost") {
+			delete(m.peers, w.ID)
+			m.step(StartLost{Worker: w.ID})
 		} else if w.State == Forking {
 			m.step(Spawned{Worker: w.ID, PID: int(w.ID)})
 		}

@@ -25,6 +25,9 @@ type Options struct {
 	// Stranded is told of a handle where connections wait, taken back from a worker,
 	// and nobody is left who may take them. It is called like Report.
 	Stranded func(handle uint64)
+	// Left is told when a part that has a number has ended, and what its worker had not
+	// read was taken back. It is called like Report.
+	Left func(handle, part uint64)
 }
 
 // Dispatcher is a running dispatcher. Its methods may be called from any
@@ -85,6 +88,9 @@ func New(o Options) (*Dispatcher, error) {
 	}
 	if o.Stranded == nil {
 		o.Stranded = func(uint64) {}
+	}
+	if o.Left == nil {
+		o.Left = func(uint64, uint64) {}
 	}
 	d := &Dispatcher{o: o, silent: isInterrupted(), patience: patience, ended: make(chan struct{}), handles: map[uint64]*handle{}, peers: map[uint64]*peer{}}
 	var err error

@@ -17,6 +17,7 @@ import (
 type member struct {
 	h        *handle
 	worker   uint64
+	part     uint64
 	slot     int
 	fd       int // channel
 	far      int // the worker's end of it
@@ -96,17 +97,17 @@ func (m *member) give(n int64) {
 	}
 }
 
-// Lend calls use with the files of a worker's part in a handle, which stay the
+// Lend calls use with the files of the part that was given this number, which stay the
 // dispatcher's; a number is -1 for a file that there is not. It does not call it when
 // there is no such part.
-func (d *Dispatcher) Lend(id, worker uint64, use func(channel, far, page int)) {
+func (d *Dispatcher) Lend(id, part uint64, use func(channel, far, page int)) {
 	d.do(func() {
 		h := d.handles[id]
 		if h == nil {
 			return
 		}
 		for _, m := range h.members {
-			if m.worker == worker && m.peer == nil && !m.gone {
+			if m.part == part && m.peer == nil && !m.gone {
 				use(m.fd, m.far, m.file.Fd())
 				return
 			}
@@ -127,6 +128,7 @@ func (d *Dispatcher) LendPeer(worker uint64, use func(channel int)) {
 type Member struct {
 	Worker   uint64       // the id of one worker
 	Slot     int          // what source_hash goes by
+	Part     uint64       // a number for Lend and Options.Left, unlike any other; 0 = none
 	Limit    int64        // how many connections of the handle it may have open, by its page; 0 = any number
 	Admitted bool         // it is offered connections at once, not only after Admit
 	Channel  *fdpass.File // the master's end
@@ -138,7 +140,7 @@ type Member struct {
 // Errors: no such handle, those of mmap(2) and epoll_ctl(2); the files are closed
 // then.
 func (d *Dispatcher) Join(id uint64, j Member) (err error) {
-	m := &member{file: j.Page, worker: j.Worker, slot: j.Slot, limit: j.Limit, fd: j.Channel.Release(), far: j.Far.Release(), admitted: j.Admitted, most: d.o.Batch,
+	m := &member{file: j.Page, worker: j.Worker, part: j.Part, slot: j.Slot, limit: j.Limit, fd: j.Channel.Release(), far: j.Far.Release(), admitted: j.Admitted, most: d.o.Batch,
 		batch: make([]conn, 0, d.o.Batch), out: make([]conn, 0, d.o.Batch), unread: true}
 	ran := d.do(func() {
 		if m.h = d.handles[id]; m.h == nil {
@@ -293,6 +295,9 @@ func (d *Dispatcher) closeMember(m *member) {
 	}
 	m.page = nil
 	_ = m.file.Close()
+	if m.part != 0 {
+		d.o.Left(m.h.id, m.part)
+	}
 }
 
 // atOnce is how many words of one worker are heard before others are. A worker that

@@ -24,7 +24,6 @@ type Worker struct {
 	asked     bool     // the master has the first
 	online    bool
 	leaving   bool
-	epoch     uint64           // of a welcome that came before it was online
 	holds     []proto.HandleID // what it was granted, and has not closed
 }
 
@@ -62,7 +61,7 @@ func (w *Worker) Hear(line []byte) (h Heard, err error) {
 	switch m := m.(type) {
 	case Online:
 		h.Note, w.online = NoteOnline, true
-		h.add(0, proto.Hello{Versions: []int{proto.Version}, Client: "node", Features: []string{proto.FeatureHandover}, Epoch: w.epoch})
+		h.add(0, proto.Hello{Versions: []int{proto.Version}, Client: "node", Features: []string{proto.FeatureHandover}})
 	case Query:
 		w.query(m, &h)
 	case Listening:
@@ -190,9 +189,6 @@ func (w *Worker) Say(e proto.Envelope, data json.RawMessage) (l Line, ok bool) {
 	q, asked := w.answered(e.Re)
 	switch m := e.Body.(type) {
 	case proto.Welcome:
-		if !w.online {
-			w.epoch = m.Epoch
-		}
 		w.listeners = w.listeners[:0]
 		for _, l := range m.Listeners {
 			w.listeners = append(w.listeners, l.Name)
