@@ -11,6 +11,7 @@ import (
 	"github.com/f72e338e/supervisord/internal/core"
 	"github.com/f72e338e/supervisord/internal/proto"
 	"github.com/f72e338e/supervisord/internal/record"
+	"github.com/f72e338e/supervisord/systemd"
 )
 
 // A master that finds what another one left takes over: the sockets, the workers with
@@ -164,6 +165,9 @@ func (m *Master) takeOver() {
 	m.discard(l.files)
 	if m.core.Master().Ready {
 		m.announce()
+	}
+	if m.core.Master().Stopping {
+		m.tell(systemd.Stopping(), systemd.Status("stopping"))
 	}
 	m.log.Info("recovered", "workers", adopted, "lost", len(heirs)-adopted, "handles", len(m.sockets), "took", rounded(time.Since(l.begun)))
 }

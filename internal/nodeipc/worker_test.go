@@ -108,3 +108,55 @@ func TestOrder(t *testing.T) {
 		t.Error("data of nothing")
 	}
 }
+
+// TestResume: the next master knows what the worker holds and has asked, though the
+// worker says nothing twice.
+func TestResume(t *testing.T) {
+	w := NewWorker("round_robin", 0)
+	hear := func(line string) Heard {
+		t.Helper()
+		h, err := w.Hear([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	query := func(port, seq string) string {
+		return `{"cmd":"NODE_CLUSTER","act":"queryServer","index":0,"data":null,"address":null,"port":` + port + `,"addressType":4,"backlog":0,"seq":` + seq + `}`
+	}
+	hear(`{"cmd":"NODE_CLUSTER","act":"online","seq":1}`)
+	first := hear(query("8080", "2")).Messages[0]
+	w.Say(proto.Envelope{Re: first.ID, Body: proto.Grant{Handle: 7, Network: "tcp", Policy: "round_robin"}}, nil)
+	open := hear(query("8081", "3")).Messages[0]
+	data, err := json.Marshal(w.Save())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s Saved
+	if err := json.Unmarshal(data, &s); err != nil {
+		t.Fatal(err)
+	}
+	w = Resume(s, "round_robin", 1<<32)
+	again := w.Rejoin(2)
+	if len(again) != 2 {
+		t.Fatalf("%+v", again)
+	}
+	hello, _ := again[0].Body.(proto.Hello)
+	if hello.Epoch != 2 || len(hello.Holds) != 1 || hello.Holds[0] != 7 {
+		t.Errorf("%+v", hello)
+	}
+	if again[1].ID != open.ID {
+		t.Errorf("asks %+v, and asked %+v", again[1], open)
+	}
+	l, ok := w.Say(proto.Envelope{Re: open.ID, Body: proto.Error{Code: "EADDRINUSE", Errno: 98}}, nil)
+	var m struct{ Ack, Seq int64 }
+	if !ok || json.Unmarshal(l.Text, &m) != nil || m.Ack != 3 || m.Seq <= 1<<32 {
+		t.Errorf("the answer: %q", l.Text)
+	}
+	if h := hear(`{"cmd":"NODE_CLUSTER","act":"close","key":"h7","seq":4}`); len(h.Messages) != 1 || len(w.Save().Holds) != 0 {
+		t.Errorf("closed: %+v, holds %v", h, w.Save().Holds)
+	}
+	if NewWorker("", 0).Rejoin(2) != nil {
+		t.Error("one that was not online has something to say again")
+	}
+}
