@@ -25,7 +25,7 @@ import (
 
 // Options of a master.
 type Options struct {
-	Config  *config.Config
+	Config  *config.Config                 // nil: it cannot be read, and an earlier master's is to be used
 	Load    func() (*config.Config, error) // for a reload; nil: nothing to load again
 	Socket  string                         // control socket; "" = the configuration's, else the default
 	Version string
@@ -120,6 +120,10 @@ func now() core.Time {
 // another master uses the control socket (with its process number), the socket's
 // directory cannot be made or used, an inherited socket is unusable.
 func New(opts Options) (*Master, error) {
+	unread := opts.Config == nil
+	if unread {
+		opts.Config = &config.Config{Supervisor: config.Supervisor{LogLevel: "info", LogFormat: "text"}}
+	}
 	m := &Master{
 		opts: opts, file: opts.Config.File, begun: time.Now(), output: newSink(opts.Output), logged: newSink(opts.Log),
 		ring: newEventRing(1024), inbox: make(chan any, 256), done: make(chan struct{}), pending: map[core.OpID]candidate{},
@@ -145,7 +149,7 @@ func New(opts Options) (*Master, error) {
 	}
 	files, others := separate(inherited)
 	m.inherited = others
-	if err = m.inherit(files); err == nil {
+	if err = m.inherit(files, unread); err == nil {
 		m.watch, err = newWatch()
 	}
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strconv"
 
+	"github.com/f72e338e/supervisord/config"
 	"github.com/f72e338e/supervisord/internal/core"
 	"github.com/f72e338e/supervisord/internal/proto"
 )
@@ -16,13 +17,15 @@ import (
 
 // daemonPiece is the master as a whole.
 type daemonPiece struct {
-	Tag        uint64      `json:"tag"`
-	NotifyDir  string      `json:"notify_dir,omitempty"`
-	Recoveries int         `json:"recoveries,omitempty"`
-	Upgrades   int         `json:"upgrades,omitempty"`
-	File       string      `json:"file,omitempty"` // the configuration's
-	Config     core.Config `json:"config"`         // in force
-	Applied    bool        `json:"applied,omitempty"`
+	Tag        uint64            `json:"tag"`
+	NotifyDir  string            `json:"notify_dir,omitempty"`
+	Recoveries int               `json:"recoveries,omitempty"`
+	Upgrades   int               `json:"upgrades,omitempty"`
+	File       string            `json:"file,omitempty"` // the configuration's
+	Config     core.Config       `json:"config"`         // in force
+	Supervisor config.Supervisor `json:"supervisor"`
+	Control    config.Control    `json:"control"`
+	Applied    bool              `json:"applied,omitempty"`
 }
 
 // socketPiece is what the shell knows of a handle.
@@ -91,7 +94,7 @@ func (m *Master) write() {
 // noteDaemon notes the master as a whole.
 func (m *Master) noteDaemon() {
 	m.note(daemonKey, daemonPiece{Tag: m.tag, NotifyDir: m.notifyDir, Recoveries: m.recoveries, Upgrades: m.upgrades, File: m.file,
-		Config: m.current, Applied: m.applied})
+		Config: m.current, Applied: m.applied, Supervisor: m.opts.Config.Supervisor, Control: m.opts.Config.Control})
 }
 
 func (m *Master) noteSocket(id proto.HandleID) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -251,6 +252,13 @@ func (s *store) lose() {
 
 // kept are the files that an earlier master had kept, until somebody takes them.
 type kept map[string][]*fdpass.File
+
+// LeftBehind reports whether an earlier master of this service has left its record and its
+// sockets: New takes over then. It looks at what [systemd.Inherited] will return, and so
+// is to be called before New.
+func LeftBehind() bool {
+	return slices.Contains(strings.Split(os.Getenv("LISTEN_FDNAMES"), ":"), recordName)
+}
 
 // separate takes out of what was inherited what an earlier master had kept.
 func separate(inherited []systemd.Socket) (kept, []systemd.Socket) {

@@ -2,11 +2,13 @@ package master
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/f72e338e/supervisord/config"
 	"github.com/f72e338e/supervisord/fdpass"
 	"github.com/f72e338e/supervisord/internal/core"
 	"github.com/f72e338e/supervisord/internal/proto"
@@ -35,14 +37,19 @@ type legacy struct {
 }
 
 // inherit looks for what an earlier master left, and takes it, or begins a record.
-func (m *Master) inherit(files kept) error {
+// With unread the configuration is the earlier master's, too.
+func (m *Master) inherit(files kept, unread bool) error {
 	if list := files[recordName]; len(list) == 2 {
 		delete(files, recordName)
 		if err := m.resume(list[0], list[1], files); err != nil {
 			fdpass.CloseAll(list)
 			return fmt.Errorf("what the last master left cannot be used: %w", err)
 		}
+		m.useRecorded()
 		return nil
+	}
+	if unread {
+		return errors.New("no configuration, and no earlier master's")
 	}
 	// Without a record the rest means nothing.
 	m.discard(files)
@@ -52,6 +59,21 @@ func (m *Master) inherit(files kept) error {
 	}
 	m.keepRecord()
 	return nil
+}
+
+// useRecorded takes what of the configuration concerns the master itself from the record:
+// what is in force counts, not what the file says by now.
+func (m *Master) useRecorded() {
+	var d daemonPiece
+	if json.Unmarshal(m.left.pieces[daemonKey], &d) != nil {
+		return
+	}
+	if m.file = d.File; m.opts.Load == nil && d.File != "" { // the file may have been away
+		m.opts.Load = func() (*config.Config, error) { return config.Load(d.File) }
+	}
+	m.opts.Config.File, m.opts.Config.Supervisor, m.opts.Config.Control = d.File, d.Supervisor, d.Control
+	m.log = newLogger(m.opts, m.logged)
+	m.store.log = m.log
 }
 
 func (m *Master) keepRecord() {

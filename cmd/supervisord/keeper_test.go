@@ -74,7 +74,9 @@ func TestNothingIsLeft(t *testing.T) {
 		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		d.Await("the next master", func(s api.Status) bool { return s.Master.PID != old && s.Master.Recoveries == n && s.Pools[0].Ready == 2 })
+		d.Await("the next master", func(s api.Status) bool {
+			return s.Master.PID != old && s.Master.Recoveries == n && s.Pools[0].Ready == 2
+		})
 	}
 	crash(1)
 	keeper, master := count(d.PID), 0
@@ -100,6 +102,42 @@ func TestNothingIsLeft(t *testing.T) {
 		if text, _ := os.ReadFile("/proc/" + pid + "/stat"); strings.Contains(string(text), ") Z ") {
 			t.Errorf("process %s was not waited for", pid)
 		}
+	}
+	d.Stop()
+}
+
+// TestCrashWithBadFile: what is in force counts, whatever the file says by now, and a
+// reload of a good one works.
+func TestCrashWithBadFile(t *testing.T) {
+	t.Parallel()
+	w := web{address: testkit.Address(t), workers: 2}
+	d := kept(t, w)
+	before := testkit.PIDs(d.Status(), "web")
+	for i, spoil := range []func(){
+		func() { d.Configure("nonsense = [") },
+		func() { _ = os.Remove(d.File) },
+	} {
+		spoil()
+		old := d.Status().Master.PID
+		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		s := d.Await("the next master", func(s api.Status) bool {
+			return s.Master.PID != old && s.Master.Recoveries == i+1 && s.Pools[0].Ready == 2
+		})
+		if now := testkit.PIDs(s, "web"); now[0] != before[0] || now[1] != before[1] || s.Master.Config != d.File {
+			t.Errorf("workers %v, before %v; configuration %q", now, before, s.Master.Config)
+		}
+		d.WaitLog("the one that is in force is used")
+		if res := d.Run("reload"); res.Code == 0 {
+			t.Error("a bad file was loaded")
+		}
+	}
+	w.workers = 3
+	d.Configure(w.toml(t))
+	d.Must("reload")
+	if n := len(testkit.PIDs(d.WaitSettled(), "web")); n != 3 {
+		t.Errorf("%d workers", n)
 	}
 	d.Stop()
 }

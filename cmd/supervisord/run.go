@@ -40,8 +40,11 @@ stop, USR1 reopen output files, TTIN and TTOU one worker more or less.`,
 				return &exitError{code: exitFailed, err: err}
 			}
 			cfg, err := loadForRun(g, cmd, &o, listen, workers, protocol, args)
-			if err != nil {
+			if err != nil && !master.LeftBehind() {
 				return configError(err)
+			}
+			if err != nil { // what runs goes on
+				fmt.Fprintln(os.Stderr, "supervisord: the configuration cannot be read, so the one that is in force is used:", err)
 			}
 			o.Config = cfg
 			if o.Notify, o.Kept = kept, kept != nil; kept == nil {
