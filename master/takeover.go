@@ -119,6 +119,7 @@ func (m *Master) resume(a, b *fdpass.File, files kept) error {
 	if err != nil {
 		return err
 	}
+	l.state = c.State() // a copy: the other is the core's
 	m.table, m.core, m.left = table, c, l
 	m.tag, m.notifyDir, m.current, m.applied = d.Tag, d.NotifyDir, d.Config, d.Applied
 	m.recoveries, m.upgrades = d.Recoveries+1, d.Upgrades
