@@ -192,6 +192,9 @@ var ErrStart = errors.New("cannot start")
 func (m *Master) Run(ctx context.Context) (int, error) {
 	stopSignals := m.watchSignals()
 	defer stopSignals()
+	if m.opts.Kept {
+		m.tell(systemd.Status("starting")) // the keeper holds signals back until it hears something
+	}
 	m.control.serve()
 	if m.watchdog > 0 {
 		m.pingAt = now()

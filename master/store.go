@@ -238,7 +238,7 @@ func (m *Master) watchKeeper() {
 	}
 	m.call(func() {
 		m.store.lose()
-		m.degraded = "the keeper is gone: a crash of the master would end the workers"
+		m.degraded = "the keeper is gone: a crash of the master would be one of the service"
 		m.log.Error("degraded", "cause", m.degraded)
 	})
 }

@@ -53,7 +53,7 @@ stop, USR1 reopen output files, TTIN and TTOU one worker more or less.`,
 					fmt.Fprintln(os.Stderr, "supervisord: does the service manager keep files?", err)
 				}
 				if !o.Kept && !noKeeper {
-					code, err := keeper.Run(keeper.Options{Program: "/proc/self/exe", Args: os.Args, Log: os.Stderr, Watchdog: hangs})
+					code, err := keeper.Run(keeper.Options{Program: "/proc/self/exe", Args: os.Args, Log: os.Stderr, Times: o.Times, Watchdog: hangs})
 					if err != nil {
 						return &exitError{code: exitFailed, err: err}
 					}
@@ -75,7 +75,7 @@ stop, USR1 reopen output files, TTIN and TTOU one worker more or less.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&noKeeper, "no-keeper", false, "run without a parent that starts another master after a crash; workers end then")
+	f.BoolVar(&noKeeper, "no-keeper", false, "run without a parent that starts another master after a crash")
 	f.StringArrayVar(&listen, "listen", nil, "`address` to listen on for the command: host:port, or unix:/path; may be repeated")
 	f.StringVar(&workers, "workers", "1", "`number` of workers of the command, or auto")
 	f.StringVar(&protocol, "protocol", "native", "how master and command speak: native, node, systemd or none")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +29,7 @@ type Options struct {
 	Program string    // executable of the first master
 	Args    []string  // with the name of the program
 	Log     io.Writer // lines for humans
+	Times   bool      // begin them with the time
 	// Watchdog is how long a master that is ready may say nothing, 0 for ever.
 	Watchdog time.Duration
 }
@@ -45,6 +47,9 @@ const (
 	maxUnborn = 5
 	// abortTime is what a master that hangs has from SIGABRT to SIGKILL.
 	abortTime = 2 * time.Second
+	// deaf is how long a signal waits for a master to say that it hears them: before that
+	// it would be killed by it.
+	deaf      = 2 * time.Second
 	bufferLen = 8 << 10
 )
 
@@ -62,7 +67,12 @@ type keeper struct {
 	store   []stored
 	good    *fdpass.File // the executable that said READY=1 last; before, the first one
 
-	pid       int // of the master, 0 for none
+	pending []os.Signal // for a master that does not hear yet
+	asked   []os.Signal // to stop, and it has not said that it does
+	hearsBy time.Time   // it gets them in any case
+
+	pid       int  // of the master, 0 for none
+	heard     bool // it said something, so it hears signals, too
 	ready     bool
 	everReady bool
 	stopping  bool // it said so
@@ -144,6 +154,9 @@ func (k *keeper) act(now time.Time) {
 	if k.pid == 0 && !now.Before(k.startAt) {
 		k.start(now)
 	}
+	if k.pid != 0 && !k.hearsBy.IsZero() && !now.Before(k.hearsBy) {
+		k.pass()
+	}
 	switch {
 	case k.pid == 0:
 	case !k.killAt.IsZero() && !now.Before(k.killAt):
@@ -159,7 +172,7 @@ func (k *keeper) act(now time.Time) {
 // wait waits for a message, a signal or a deadline.
 func (k *keeper) wait() {
 	timeout := -1
-	for _, at := range []time.Time{k.aliveBy, k.killAt, k.startAt} {
+	for _, at := range []time.Time{k.aliveBy, k.killAt, k.startAt, k.hearsBy} {
 		if at.IsZero() || k.pid != 0 && at.Equal(k.startAt) {
 			continue
 		}
@@ -211,11 +224,17 @@ func filesOf(oob []byte) (files []*fdpass.File) {
 func (k *keeper) take(m message, files []*fdpass.File) {
 	now := time.Now()
 	k.keep(m, files)
+	if k.pid != 0 && len(m.upward) > 0 && !k.heard {
+		k.heard = true
+		k.pass()
+	}
 	if m.ready && !k.ready && k.pid != 0 {
 		k.ready, k.everReady, k.readyAt = true, true, now
 		k.pin()
 	}
-	k.stopping = k.stopping || m.stopping
+	if m.stopping {
+		k.stopping, k.asked = true, nil
+	}
 	if k.ready && k.o.Watchdog > 0 && (m.ready || m.alive) && k.killAt.IsZero() {
 		k.aliveBy = now.Add(k.o.Watchdog)
 	}
@@ -236,7 +255,10 @@ func (k *keeper) pin() {
 
 // start forks a master.
 func (k *keeper) start(now time.Time) {
-	k.ready, k.stopping, k.aliveBy, k.killAt = false, false, time.Time{}, time.Time{}
+	k.ready, k.heard, k.stopping, k.aliveBy, k.killAt = false, false, false, time.Time{}, time.Time{}
+	if k.hearsBy = (time.Time{}); len(k.pending) > 0 {
+		k.hearsBy = now.Add(deaf)
+	}
 	files := []uintptr{0, 1, 2}
 	names := make([]string, 0, len(k.store))
 	for _, s := range k.store {
@@ -285,18 +307,30 @@ func (k *keeper) signaled(sig os.Signal) {
 		k.reap()
 		return
 	}
-	if k.pid != 0 {
-		_ = unix.Kill(k.pid, sig.(unix.Signal))
-		return
+	k.pending = append(k.pending, sig)
+	switch {
+	case k.heard:
+		k.pass()
+	case k.pid == 0 && isStop(sig):
+		k.startAt = time.Now() // nobody else can drain the workers
+	case k.hearsBy.IsZero():
+		k.hearsBy = time.Now().Add(deaf)
 	}
-	if sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT {
-		// Nobody else can drain the workers: so the next master is to be there at once,
-		// and finds the signal.
-		k.start(time.Now())
-		if k.pid != 0 {
-			_ = unix.Kill(k.pid, sig.(unix.Signal))
+}
+
+func isStop(sig os.Signal) bool {
+	return sig == unix.SIGTERM || sig == unix.SIGINT || sig == unix.SIGQUIT
+}
+
+// pass sends the master what has come for it.
+func (k *keeper) pass() {
+	for _, sig := range k.pending {
+		_ = unix.Kill(k.pid, sig.(unix.Signal))
+		if isStop(sig) && !k.stopping {
+			k.asked = append(k.asked, sig)
 		}
 	}
+	k.pending, k.hearsBy = nil, time.Time{}
 }
 
 // reap waits for every child that has ended.
@@ -320,11 +354,19 @@ func (k *keeper) reap() {
 // over decides what the end of a master means.
 func (k *keeper) over(status unix.WaitStatus) {
 	now := time.Now()
-	pid, lastedLong := k.pid, k.ready && now.Sub(k.readyAt) >= lasted
+	pid, lastedLong, heard := k.pid, k.ready && now.Sub(k.readyAt) >= lasted, k.heard
+	k.heard = false
+	k.pending, k.asked = append(k.asked, k.pending...), nil // what it was told may have come too late
 	k.pid, k.aliveBy, k.killAt = 0, time.Time{}, time.Time{}
 	switch {
 	case status.Exited() && (k.stopping || !k.everReady):
 		k.ended, k.code = true, status.ExitStatus()
+		return
+	case !heard && slices.ContainsFunc(k.pending, isStop):
+		// It is to stop, and cannot even start.
+		k.say("no master can be started to end the workers: they are told to end")
+		k.abandon()
+		k.ended, k.code = true, 1
 		return
 	case status.Exited():
 		k.say("master %d exited with code %d, and is started again", pid, status.ExitStatus())
@@ -342,6 +384,23 @@ func (k *keeper) over(status unix.WaitStatus) {
 	}
 }
 
+// abandon tells every child to end.
+func (k *keeper) abandon() {
+	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, list := range lists {
+		text, _ := os.ReadFile(list)
+		for _, field := range strings.Fields(string(text)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				_ = unix.Kill(pid, unix.SIGTERM)
+			}
+		}
+	}
+}
+
 func (k *keeper) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(k.o.Log, "[WARN]  keeper: "+format+"\n", args...)
+	stamp := ""
+	if k.o.Times {
+		stamp = time.Now().UTC().Format("2006-01-02T15:04:05.000Z07:00") + " "
+	}
+	_, _ = fmt.Fprintf(k.o.Log, stamp+"[WARN]  keeper: "+format+"\n", args...)
 }

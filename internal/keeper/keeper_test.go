@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -93,6 +94,8 @@ func master() int {
 				size, _ := unix.Pread(s.File.Fd(), text, 0)
 				words = append(words, s.Name+"="+string(text[:size]))
 			}
+		case "child": // that stays when the master dies
+			err = exec.Command("sleep", "100").Start()
 		case "orphans": // each is left by its parent, and ends
 			var out []byte
 			out, err = exec.Command("sh", "-c", "i=0; while [ $i -lt "+words[1]+" ]; do (: &); i=$((i+1)); done").CombinedOutput()
@@ -285,22 +288,40 @@ func TestNeverReady(t *testing.T) {
 	r.ends(128 + int(unix.SIGKILL))
 }
 
-// TestSignals: the master gets what is sent to the keeper, also the next one.
+// TestSignals: the master gets what is sent to the keeper, also the next one; one that
+// was told to stop and died before it said that it does is told again.
 func TestSignals(t *testing.T) {
 	r := newRig(t)
+	send := func(sig syscall.Signal) {
+		t.Helper()
+		if err := r.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.line(); got != "signal "+sig.String() {
+			t.Fatalf("%q, and %v was sent", got, sig)
+		}
+	}
 	for range 2 {
 		r.do("say READY=1")
-		for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGTERM, unix.SIGINT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH} {
-			if err := r.cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			if got := r.line(); got != "signal "+sig.String() {
-				t.Fatalf("%q, and %v was sent", got, sig)
-			}
+		for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH} {
+			send(sig)
 		}
 		r.tell("crash")
 		r.started()
 	}
+	r.do("say READY=1")
+	send(unix.SIGTERM)
+	r.tell("crash")
+	r.started()
+	r.tell("say STATUS=starting")
+	if got := []string{r.line(), r.line()}; !slices.Contains(got, "signal terminated") {
+		t.Errorf("the next master was told %q", got)
+	}
+	r.do("say STOPPING=1")
+	r.tell("crash")
+	r.started()
+	r.expect("say STATUS=starting", "say STATUS=starting")
+	r.expect("say READY=1", "say READY=1")
 }
 
 // TestExecutable: the next master is the program that was ready last, whatever is at
@@ -426,4 +447,48 @@ func TestDescriptors(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
+}
+
+// TestSignalBetween: what comes between two masters is the next one's, once it says
+// something: before that it would be killed by it.
+func TestSignalBetween(t *testing.T) {
+	for _, pause := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
+		r := newRig(t)
+		r.do("say READY=1")
+		r.tell("crash")
+		<-time.After(pause)
+		if err := r.cmd.Process.Signal(unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		l := r.line()
+		if l == "signal terminated" { // the first one was not dead yet
+			l = r.line()
+		}
+		if !strings.HasPrefix(l, "started ") {
+			t.Fatal(l)
+		}
+		r.tell("say STATUS=starting")
+		got := []string{r.line(), r.line()}
+		if !slices.Contains(got, "signal terminated") {
+			t.Errorf("after %v: %q", pause, got)
+		}
+		r.expect("say STOPPING=1", "say STOPPING=1")
+		r.tell("exit 0")
+		r.ends(0)
+	}
+}
+
+// TestCannotStop: where no master can be started any more a stop ends what there is.
+func TestCannotStop(t *testing.T) {
+	r := newRig(t)
+	r.do("say READY=1")
+	r.do("child")
+	r.tell("crash")
+	r.started()
+	if err := r.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(50 * time.Millisecond) // that it is not sent to a master that exits anyway
+	r.tell("exit 3")
+	r.ends(1)
 }
