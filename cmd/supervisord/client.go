@@ -43,13 +43,18 @@ func (g *global) dial(ctx context.Context) (*api.Client, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil, configError(err)
 			}
-			if err != nil && g.config != "" {
-				// The running master may have been started from what was good: its
-				// socket is looked for in the usual places.
-				fmt.Fprintf(os.Stderr, "supervisord: %s cannot be read for [control] socket; looking in the usual places\n", path)
+			var socket string
+			if err != nil {
+				// The running master may have been started from what was good. Another one
+				// at the usual places is not to be taken for it.
+				if socket, err = config.ControlSocket(path); err != nil {
+					return nil, configError(fmt.Errorf("where the master listens is not known (--socket, or SUPERVISORD_SOCKET, names it): %w", err))
+				}
+			} else {
+				socket = cfg.Control.Socket
 			}
-			if err == nil && cfg.Control.Socket != "" {
-				paths = []string{cfg.Control.Socket}
+			if socket != "" {
+				paths = []string{socket}
 			}
 		}
 	}

@@ -172,7 +172,7 @@ func (c *Client) Command(ctx context.Context, path string, body any, fn func(Lin
 			if ctx.Err() != nil {
 				return Result{}, ctx.Err()
 			}
-			return Result{}, fmt.Errorf("the master ended the conversation before the result: %w", err)
+			return Result{}, fmt.Errorf("the master ended the conversation before the result (supervisord status shows what became of it; what had begun goes on, also when the master died): %w", err)
 		}
 		if l.Result != nil {
 			return *l.Result, nil
