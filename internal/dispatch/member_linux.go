@@ -82,18 +82,24 @@ func (m *member) open() int64 {
 	return min(max(n, 0), 1<<40)
 }
 
-// counts is the page: what the worker accepted itself, what it closed, and what it was
-// handed, which only the next master reads.
-func (m *member) counts() *[3]int64 { return (*[3]int64)(unsafe.Pointer(&m.page[0])) }
+// counts is the page: what the worker accepted itself, and what it closed.
+func (m *member) counts() *[2]int64 { return (*[2]int64)(unsafe.Pointer(&m.page[0])) }
 
-// pageSize is what of a page is used.
-const pageSize = 24
+// noted is where the next dispatcher finds how many connections the worker was handed: in
+// the same page, and not in the cache line that the worker writes to.
+func (m *member) noted() *int64 { return (*int64)(unsafe.Pointer(&m.page[notedAt])) }
+
+const (
+	notedAt = 128
+	// pageSize is what of a page is used.
+	pageSize = notedAt + 8
+)
 
 // give notes that n connections more are the worker's.
 func (m *member) give(n int64) {
 	m.handed += n
 	if m.page != nil {
-		atomic.StoreInt64(&m.counts()[2], m.handed)
+		atomic.StoreInt64(m.noted(), m.handed)
 	}
 }
 
@@ -153,7 +159,7 @@ func (d *Dispatcher) Join(id uint64, j Member) (err error) {
 				err = fmt.Errorf("mmap: %w", err)
 				return
 			}
-			m.handed = atomic.LoadInt64(&m.counts()[2])
+			m.handed = atomic.LoadInt64(m.noted())
 		}
 		m.at = d.place(entry{h: m.h, m: m})
 		if err = d.watch(m.fd, m.at, unix.EPOLLIN|unix.EPOLLET); err != nil {
