@@ -93,6 +93,10 @@ func (m *mortal) next() {
 
 func (m *mortal) act() {
 	ids := slices.Sorted(maps.Keys(m.peers))
+	if len(ids) == 0 { // lost with a master, and not started again yet
+		m.bind()
+		return
+	}
 	p := m.peers[ids[rapid.IntRange(0, len(ids)-1).Draw(m.t, "peer")]]
 	switch rapid.IntRange(0, 9).Draw(m.t, "act") {
 	case 0, 1, 2:
