@@ -151,7 +151,11 @@ func (m *Master) dropWorker(id proto.WorkerID) {
 // dropCount ends keeping the page of a worker that has a socket of its own.
 func (m *Master) dropCount(h proto.HandleID, w proto.WorkerID) {
 	m.store.drop(countName(h, w))
-	m.note(memberKey(h, w), nil)
+	key := memberKey(h, w)
+	_, written := m.table.Get(key)
+	if _, noted := m.notes[key]; written || noted {
+		m.note(key, nil)
+	}
 }
 
 // part is a worker's part in a dispatched handle. Its files are kept until the dispatcher
